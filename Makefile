@@ -1,0 +1,52 @@
+# Two commands matter: `make demo` and `make test`. Both set everything up first.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+STAMP := $(VENV)/.ready
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+
+.PHONY: setup demo test lint types docs benchmarks lock clean
+
+setup: $(STAMP)  ## make .venv from the hashed lock (fast when nothing changed)
+
+$(STAMP): requirements.lock pyproject.toml Makefile
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; none was found. Set PYTHON=/path/to/python3."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: setup  ## draw phantoms, refine their rough masks, evaluate, report
+	rm -rf runs/demo
+	$(BIN)/ultrarefiner data phantom --num 24 --seed 0 --out runs/demo/data
+	$(BIN)/ultrarefiner refine --images runs/demo/data/images --coarse runs/demo/data/coarse --out runs/demo
+	@$(BIN)/ultrarefiner evaluate --manifest runs/demo/data/manifest.csv --preds runs/demo \
+	    --baseline runs/demo/data/coarse --out runs/demo/eval.json
+	$(BIN)/ultrarefiner report runs/demo --out runs/demo/report.html
+	@echo "open runs/demo/report.html"
+
+test: setup lint types  ## everything that CI runs
+	$(BIN)/pytest -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/sphinx-build -W -b html docs docs/_build
+
+benchmarks: setup
+	cd benchmarks && for name in metrics refine; do ../$(BIN)/python $$name.py || exit 1; done
+
+lock:  ## resolve anew (needs a package index)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --extra dev --extra docs pyproject.toml -o requirements.lock --quiet
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build

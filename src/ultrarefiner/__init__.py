@@ -1,0 +1,40 @@
+"""UltraRefiner: refine coarse ultrasound segmentations with promptable foundation models.
+
+Research software, not a medical device.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ultrarefiner._version import __version__
+
+if TYPE_CHECKING:
+    from ultrarefiner.metrics import evaluate_mask
+    from ultrarefiner.refine.folder import refine_folder
+    from ultrarefiner.refine.predictor import RefinedImage, Refiner, RefinerConfig
+
+__all__ = [
+    "RefinedImage",
+    "Refiner",
+    "RefinerConfig",
+    "__version__",
+    "evaluate_mask",
+    "refine_folder",
+]
+
+_HOMES = {
+    "RefinedImage": "ultrarefiner.refine.predictor",
+    "Refiner": "ultrarefiner.refine.predictor",
+    "RefinerConfig": "ultrarefiner.refine.predictor",
+    "evaluate_mask": "ultrarefiner.metrics",
+    "refine_folder": "ultrarefiner.refine.folder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that ``import ultrarefiner`` is quick (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Images, masks and manifests: read, paired, drawn, roughened, written."""

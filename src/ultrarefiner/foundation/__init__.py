@@ -1,0 +1,21 @@
+"""Promptable foundation models behind one protocol."""
+
+from ultrarefiner.foundation.lite_medsam import LITE_MEDSAM_WEIGHTS, LiteMedSAM, lite_medsam
+from ultrarefiner.foundation.protocol import (
+    FOUNDATION_MODELS,
+    Decoded,
+    FoundationModel,
+    Prompts,
+    decode_ragged,
+)
+
+__all__ = [
+    "FOUNDATION_MODELS",
+    "LITE_MEDSAM_WEIGHTS",
+    "Decoded",
+    "FoundationModel",
+    "LiteMedSAM",
+    "Prompts",
+    "decode_ragged",
+    "lite_medsam",
+]

@@ -1,0 +1,44 @@
+"""Which number format a device computes fastest in, without losing what matters."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device called ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Tell whether matrix products in bfloat16 have hardware of their own on this device."""
+    if device.type == "cpu":
+        return cpu_has_amx() or cpu_has_avx512_bf16()
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def cpu_has_amx() -> bool:
+    """Tell whether the CPU has Intel's matrix tiles (AMX)."""
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def cpu_has_avx512_bf16() -> bool:
+    """Tell whether the CPU has bfloat16 dot products (AVX512_BF16)."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def autocast(device: torch.device, *, enabled: bool | None = None) -> AbstractContextManager[None]:
+    """Return a bfloat16 autocast context, on by default where :func:`bf16_is_fast`."""
+    enabled = bf16_is_fast(device) if enabled is None else enabled
+    context: AbstractContextManager[None] = torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=enabled
+    )
+    return context

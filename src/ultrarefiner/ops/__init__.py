@@ -1,0 +1,1 @@
+"""Pure tensor and mask functions: frames, distances, moments, components, evidence."""

@@ -1,0 +1,1 @@
+"""The contribution: coarse mask to prompts, foundation model, and back to a better mask."""

@@ -1,0 +1,275 @@
+"""Refine images one by one or in batches: native pixels in, native pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ultrarefiner.errors import InputError
+from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
+from ultrarefiner.foundation.precision import autocast, choose_device
+from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.refine.gates import GateConfig, build_gate
+from ultrarefiner.refine.pipeline import Refinement, RefinementPipeline
+from ultrarefiner.refine.prompts import BoxPromptConfig, BoxPrompts
+from ultrarefiner.refine.roi import Scene, WholeFrame
+from ultrarefiner.refine.selection import QualitySelection, SelectionConfig
+from ultrarefiner.refine.softening import CoarseLesions, SofteningConfig, split_lesions
+from ultrarefiner.refine.stabilization import ACCEPTED, Stabilizer, StabilizerConfig
+from ultrarefiner.shapes import GreyImage, Mask, ProbMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerConfig:
+    """Every setting of the zero-shot refiner; the defaults are the measured best.
+
+    Attributes:
+        softening: hard mask to probability.
+        prompts: probability to boxes.
+        selection: weighing the model's answers.
+        gate: how far the refined mask may move the coarse one.
+        stabilizer: when to refuse.
+    """
+
+    softening: SofteningConfig = field(default_factory=SofteningConfig)
+    prompts: BoxPromptConfig = field(default_factory=BoxPromptConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    stabilizer: StabilizerConfig = field(default_factory=StabilizerConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LesionOutcome:
+    """What happened to one lesion.
+
+    Attributes:
+        reason: ``accepted``, or why the refinement was refused.
+        boxes_xyxy: ``M 4`` prompted boxes [native px].
+        predicted_iou: the foundation model's own opinion of its mask.
+    """
+
+    reason: str
+    boxes_xyxy: np.ndarray
+    predicted_iou: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the refined mask was taken."""
+        return self.reason == ACCEPTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinedImage:
+    """The result for one image, on its native grid.
+
+    Attributes:
+        mask: final mask.
+        probs: final probability; where a lesion was refused, its coarse values.
+        coarse_mask: the coarse map above 0.5.
+        lesions: what happened to each lesion.
+    """
+
+    mask: Mask
+    probs: ProbMap
+    coarse_mask: Mask
+    lesions: tuple[LesionOutcome, ...]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether any lesion was refined."""
+        return any(lesion.accepted for lesion in self.lesions)
+
+    @property
+    def reason(self) -> str:
+        """The reasons of all lesions, each once, in order."""
+        return "; ".join(dict.fromkeys(lesion.reason for lesion in self.lesions))
+
+    @property
+    def predicted_iou(self) -> float:
+        """Least predicted IoU of any lesion."""
+        return min(lesion.predicted_iou for lesion in self.lesions)
+
+    @property
+    def iou_with_coarse(self) -> float:
+        """IoU of the final with the coarse mask; 1 if both are empty."""
+        union = np.count_nonzero(self.mask | self.coarse_mask)
+        return np.count_nonzero(self.mask & self.coarse_mask) / union if union else 1.0
+
+
+class Refiner:
+    """Refine coarse masks of native images.
+
+    Args:
+        foundation: a model or its name in the registry.
+        config: settings of every stage.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        bf16: compute in bfloat16; by default where the device is made for it.
+
+    Example:
+        >>> refiner = Refiner()                                        # doctest: +SKIP
+        >>> result = refiner(image, coarse)                            # doctest: +SKIP
+        >>> result.mask, result.reason                                 # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        foundation: str | FoundationModel = "lite-medsam",
+        config: RefinerConfig | None = None,
+        *,
+        device: str = "auto",
+        bf16: bool | None = None,
+    ):
+        self.config = config or RefinerConfig()
+        self.device = choose_device(device)
+        self.bf16 = bf16
+        if isinstance(foundation, str):
+            foundation = FOUNDATION_MODELS[foundation]()
+        self.pipeline = build_pipeline(foundation, self.config).to(self.device).eval()
+
+    def __call__(
+        self, image: GreyImage, coarse: ProbMap, *, is_hard: bool | None = None
+    ) -> RefinedImage:
+        """Refine one image; see :meth:`refine_batch`."""
+        hard = None if is_hard is None else [is_hard]
+        return self.refine_batch([image], [coarse], are_hard=hard)[0]
+
+    @torch.inference_mode()
+    def refine_batch(
+        self,
+        images: Sequence[GreyImage],
+        coarse: Sequence[ProbMap],
+        *,
+        are_hard: Sequence[bool] | None = None,
+    ) -> list[RefinedImage]:
+        """Refine several images in one pass.
+
+        Args:
+            images: native grey images in [0, 1], of any sizes.
+            coarse: native coarse maps in [0, 1], each of its image's size.
+            are_hard: whether each map is a mask rather than a probability; found out if not given.
+
+        Raises:
+            InputError: a coarse map has another size than its image.
+        """
+        if are_hard is None:
+            are_hard = [bool(np.isin(values, (0, 1)).all()) for values in coarse]
+        frames, lesions = [], []
+        for image, values, is_hard in zip(images, coarse, are_hard, strict=True):
+            _check_same_size(image, values)
+            frame = Letterbox(image.shape, self._grid_side)
+            frames.append(frame)
+            lesions.append(
+                split_lesions(values, is_hard=is_hard, frame=frame, config=self.config.softening)
+            )
+        scene = self._scene(images, lesions)
+        with autocast(self.device, enabled=self.bf16):
+            refinement = self.pipeline(scene)
+        parts = _split_by_image(refinement, [len(part.probs) for part in lesions])
+        return [
+            _to_native(values, frame, part, answer)
+            for values, frame, part, answer in zip(coarse, frames, lesions, parts, strict=True)
+        ]
+
+    @property
+    def _grid_side(self) -> int:
+        return self.pipeline.foundation.mask_size
+
+    def _scene(self, images: Sequence[GreyImage], lesions: list[CoarseLesions]) -> Scene:
+        side = self.pipeline.foundation.input_size
+        frames = [Letterbox(image.shape, side) for image in images]
+        shrunk = [frame.shrink(image) for frame, image in zip(frames, images, strict=True)]
+        counts = torch.tensor([len(part.probs) for part in lesions])
+        return Scene(
+            images=torch.from_numpy(np.stack(shrunk))[:, None].to(self.device),
+            content_hw=torch.tensor([frame.content_hw for frame in frames], device=self.device),
+            coarse=torch.from_numpy(np.concatenate([part.probs for part in lesions]))[:, None].to(
+                self.device
+            ),
+            image_index=torch.arange(len(images)).repeat_interleave(counts).to(self.device),
+        )
+
+
+def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:
+    """Return the pipeline that a config describes."""
+    return RefinementPipeline(
+        foundation,
+        roi=WholeFrame(),
+        prompts=BoxPrompts(config.prompts),
+        selection=QualitySelection(config.selection),
+        gate=build_gate(config.gate),
+        stabilizer=Stabilizer(config.stabilizer),
+    )
+
+
+def _check_same_size(image: GreyImage, coarse: ProbMap) -> None:
+    if image.shape != coarse.shape:
+        raise InputError(
+            "coarse map and image differ in size",
+            expected=f"{image.shape[0]}x{image.shape[1]} px (rows x columns)",
+            found=f"{coarse.shape[0]}x{coarse.shape[1]} px",
+            fix="Resample the coarse map to the image first.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """The part of a refinement that belongs to one image."""
+
+    probs: Tensor
+    boxes: Tensor
+    predicted_iou: list[float]
+    reasons: tuple[str, ...]
+
+
+def _split_by_image(refinement: Refinement, counts: list[int]) -> list[_Answer]:
+    """Cut a batch of lesions into those of each image."""
+    answers, start = [], 0
+    for count in counts:
+        part = slice(start, start + count)
+        answers.append(
+            _Answer(
+                probs=refinement.probs[part, 0].float().cpu(),
+                boxes=refinement.prompts.boxes[part].float().cpu(),
+                predicted_iou=refinement.selected.predicted_iou[part].tolist(),
+                reasons=refinement.final.reasons[part],
+            )
+        )
+        start += count
+    return answers
+
+
+def _to_native(
+    values: ProbMap, frame: Letterbox, lesions: CoarseLesions, answer: _Answer
+) -> RefinedImage:
+    """Put the lesions of one image together on its native grid.
+
+    A refused lesion keeps its own native pixels; an accepted one is what the pipeline says.
+    """
+    outcomes = tuple(
+        LesionOutcome(
+            reason=reason,
+            boxes_xyxy=frame.to_native(boxes.view(-1, 2)).view(-1, 4).numpy(),
+            predicted_iou=predicted_iou,
+        )
+        for reason, boxes, predicted_iou in zip(
+            answer.reasons, answer.boxes, answer.predicted_iou, strict=True
+        )
+    )
+    accepted = np.array([outcome.accepted for outcome in outcomes])
+    kept = lesions.rest | lesions.masks[~accepted].any(axis=0)
+    probs = np.where(kept, values, np.float32(0))
+    if accepted.any():
+        enlarged = frame.enlarge(answer.probs[torch.from_numpy(accepted)]).numpy()
+        probs = np.maximum(probs, enlarged.max(axis=0))
+    else:
+        probs = values
+    return RefinedImage(
+        mask=probs > 0.5,
+        probs=probs.astype(np.float32),
+        coarse_mask=values > 0.5,
+        lesions=outcomes,
+    )

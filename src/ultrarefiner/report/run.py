@@ -1,0 +1,94 @@
+"""From the files of a run to its report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ultrarefiner.data.readers import read_coarse, read_image
+from ultrarefiner.data.writers import write_text
+from ultrarefiner.errors import InputError
+from ultrarefiner.refine.folder import resample_coarse
+from ultrarefiner.report.cases import CaseImages, ReportCase
+from ultrarefiner.report.page import render_report
+
+
+def write_run_report(run: Path, out: Path, *, evaluation: Path | None = None) -> None:
+    """Write the report of a refinement run.
+
+    Args:
+        run: folder with ``run.json``, ``results.csv`` and ``masks/``.
+        out: HTML file to write.
+        evaluation: ``eval.json`` of this run, if there is truth; else ``run/eval.json`` if there.
+
+    Raises:
+        InputError: the run or the evaluation cannot be read.
+    """
+    record = _read_json(run / "run.json", "a folder written by 'ultrarefiner refine'")
+    if evaluation is None and (run / "eval.json").is_file():
+        evaluation = run / "eval.json"
+    scores = _read_json(evaluation, "written by 'ultrarefiner evaluate'") if evaluation else None
+    made = {case["stem"]: case for case in record["cases"]}
+    with (run / "results.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    cases = [_case(run, row, made.get(row["image"]), scores) for row in rows]
+    provenance = {
+        "command": record["command"],
+        "device": record["device"],
+        "config": json.dumps(record["config"]),
+        "data sha256": record["data_sha256"],
+        **{f"version of {name}": number for name, number in record["versions"].items()},
+    }
+    notes = [f"{Path(name).name}: {note}" for name, note in record["notes"]]
+    page = render_report(
+        cases, title="UltraRefiner report", evaluation=scores, provenance=provenance, notes=notes
+    )
+    write_text(out, page)
+
+
+def _read_json(path: Path, expected: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise InputError(f"cannot read {path}", expected=expected, found=str(cause)) from cause
+    return content
+
+
+def _case(
+    run: Path,
+    row: Mapping[str, str],
+    made: dict[str, Any] | None,
+    scores: dict[str, Any] | None,
+) -> ReportCase:
+    stem = row["image"]
+    truth = (scores or {}).get("truths", {}).get(stem)
+    return ReportCase(
+        stem=stem,
+        row=row,
+        metrics=_find(scores, "cases", stem),
+        baseline=_find(scores, "baseline_cases", stem),
+        load=partial(_load, run, made or {}, truth),
+    )
+
+
+def _find(scores: dict[str, Any] | None, table: str, stem: str) -> dict[str, Any] | None:
+    cases: list[dict[str, Any]] = (scores or {}).get(table) or []
+    return next((case for case in cases if case["image"] == stem), None)
+
+
+def _load(run: Path, made: dict[str, Any], truth: str | None) -> CaseImages:
+    image = read_image(Path(made["image"]))
+    coarse = read_coarse(Path(made["coarse"]), label=made["label"])
+    if coarse.values.shape != image.shape:
+        coarse = resample_coarse(coarse, image.shape)
+    return CaseImages(
+        image=image,
+        coarse=coarse.values > 0.5,
+        refined=read_coarse(run / "masks" / f"{made['stem']}.png").values > 0.5,
+        truth=read_coarse(Path(truth)).values > 0.5 if truth else None,
+        boxes_xyxy=tuple(tuple(box) for box in made["boxes_xyxy"]),
+    )

@@ -1,0 +1,239 @@
+"""Summaries: hand-counted shares and counts, closed forms for intervals, the eval.json contract."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ultrarefiner.errors import ConfigError, InputError
+from ultrarefiner.metrics import (
+    METRICS,
+    Case,
+    MaskMetrics,
+    clustered_bootstrap,
+    compare_paired,
+    evaluate_cases,
+    evaluate_mask,
+    summarise,
+    wilson_interval,
+)
+
+TEMPLATE = MaskMetrics(
+    dsc=0.8,
+    iou=0.7,
+    precision=0.9,
+    recall=0.75,
+    hd95=4.0,
+    assd=1.5,
+    nsd=0.6,
+    tolerance=1.0,
+    distance_unit="px",
+    outcome="ok",
+)
+
+
+def case(image: str, patient: str = "", **metrics) -> Case:
+    return Case(image=image, patient=patient, metrics=dataclasses.replace(TEMPLATE, **metrics))
+
+
+def cases_of(dsc, patients=None) -> list[Case]:
+    patients = patients if patients is not None else [""] * len(dsc)
+    return [
+        case(f"{i}.png", str(patient), dsc=float(value))
+        for i, (value, patient) in enumerate(zip(dsc, patients, strict=True))
+    ]
+
+
+def width(estimate) -> float:
+    return estimate.high - estimate.low
+
+
+class TestSummarise:
+    def test_mean_and_median(self):
+        summary = summarise(cases_of([0.1, 0.2, 0.9]), ["dsc"])
+        assert summary.metrics.keys() == {"dsc"}
+        assert summary.metrics["dsc"].mean == pytest.approx(0.4)
+        assert summary.metrics["dsc"].median == 0.2
+        assert (summary.num_images, summary.num_patients) == (3, 3)
+
+    def test_one_case_has_a_point_interval(self):
+        estimate = summarise([case("a.png", dsc=0.5)]).metrics["dsc"]
+        assert (estimate.mean, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+
+    def test_counts_and_hd95_on_detected_lesions(self):
+        summary = summarise(
+            [
+                case("a.png", hd95=2.0),
+                case("b.png", hd95=4.0),
+                case("c.png", hd95=100.0, outcome="missed"),
+                case("d.png", hd95=100.0, outcome="false_positive"),
+                case("e.png", hd95=0.0, outcome="both_empty"),
+            ]
+        )
+        assert dataclasses.asdict(summary.counts) == {
+            "missed": 1,
+            "false_positive": 1,
+            "both_empty": 1,
+        }
+        assert summary.metrics["hd95"].mean == pytest.approx(206 / 5)
+        assert summary.metrics["hd95"].median == 4.0
+        assert summary.metrics["hd95_detected"].mean == 3.0
+
+    def test_without_any_detection_there_is_no_hd95_detected(self):
+        assert "hd95_detected" not in summarise([case("a.png", outcome="missed")]).metrics
+
+    def test_interval_is_the_normal_one_when_every_image_is_a_patient(self):
+        dsc = np.random.default_rng(1).normal(0.8, 0.05, 400)
+        estimate = summarise(cases_of(dsc)).metrics["dsc"]
+        half = 1.96 * dsc.std() / np.sqrt(len(dsc))
+        assert estimate.low == pytest.approx(dsc.mean() - half, abs=0.1 * half)
+        assert estimate.high == pytest.approx(dsc.mean() + half, abs=0.1 * half)
+
+    def test_copies_within_a_patient_narrow_nothing(self):
+        dsc = np.random.default_rng(2).normal(0.8, 0.05, 100)
+        copies, patients = np.repeat(dsc, 4), np.repeat(np.arange(100), 4)
+        alone = summarise(cases_of(dsc, np.arange(100))).metrics["dsc"]
+        clustered = summarise(cases_of(copies, patients)).metrics["dsc"]
+        naive = summarise(cases_of(copies)).metrics["dsc"]
+        assert dataclasses.astuple(clustered) == pytest.approx(dataclasses.astuple(alone))
+        assert width(clustered) == pytest.approx(2 * width(naive), rel=0.1)
+
+    def test_same_seed_same_interval_in_any_order(self):
+        cases = cases_of(np.random.default_rng(3).uniform(size=30), np.arange(30) // 3)
+        assert summarise(cases) == summarise(cases)
+        reordered = summarise(cases[::-1]).metrics["dsc"]
+        assert dataclasses.astuple(reordered) == pytest.approx(
+            dataclasses.astuple(summarise(cases).metrics["dsc"])
+        )
+        assert summarise(cases, seed=1).metrics["dsc"] != summarise(cases).metrics["dsc"]
+
+    def test_refuses_what_cannot_be_averaged(self):
+        with pytest.raises(InputError, match="no case"):
+            summarise([])
+        with pytest.raises(InputError, match=r"a\.png comes 2 times"):
+            summarise([case("a.png"), case("a.png")])
+        with pytest.raises(InputError, match="tolerance 1 mm and tolerance 1 px"):
+            summarise([case("a.png"), case("b.png", distance_unit="mm")])
+        with pytest.raises(InputError, match="tolerance 1 px and tolerance 2 px"):
+            summarise([case("a.png"), case("b.png", tolerance=2.0)])
+        with pytest.raises(ConfigError, match="unknown metric 'dice': expected one of dsc"):
+            summarise([case("a.png")], ["dice"])
+
+
+class TestClusteredBootstrap:
+    def test_weighs_images_not_clusters(self):
+        # Clusters {0} and {1, 1, 1}: both twice or each once, so means 0, 3/4, 1.
+        values, clusters = np.array([[0.0], [1.0], [1.0], [1.0]]), np.array(list("abbb"))
+        means = clustered_bootstrap(values, clusters, np.random.default_rng(0))
+        found, counts = np.unique(means, return_counts=True)
+        np.testing.assert_array_equal(found, [0.0, 0.75, 1.0])
+        np.testing.assert_allclose(counts / 2000, [0.25, 0.5, 0.25], atol=0.04)
+
+    def test_columns_share_their_draws(self):
+        rng = np.random.default_rng(0)
+        column = rng.normal(size=(20, 1))
+        means = clustered_bootstrap(np.hstack([column, column + 1]), np.arange(20), rng)
+        np.testing.assert_allclose(means[:, 1] - means[:, 0], 1.0)
+
+    def test_global_generator_is_left_alone(self):
+        before = np.random.get_state()[1].copy()  # noqa: NPY002 - the very thing under test
+        summarise(cases_of([0.1, 0.2]))
+        np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+@pytest.mark.parametrize(("num", "num_total"), [(0, 10), (5, 10), (10, 10), (1, 1), (37, 1875)])
+def test_wilson_interval_equals_scipy(num, num_total):
+    expected = stats.binomtest(num, num_total).proportion_ci(method="wilson")
+    assert wilson_interval(num, num_total) == pytest.approx(tuple(expected))
+
+
+class TestComparePaired:
+    def test_shares_by_hand(self):
+        baseline = cases_of([0.5] * 8)
+        paired = compare_paired(
+            cases_of([0.6, 0.7, 0.8, 0.51, 0.5, 0.49, 0.4, 0.5]), baseline, delta=0.02
+        )
+        assert (paired.improved.num, paired.unchanged.num, paired.harmed.num) == (3, 4, 1)
+        assert paired.harmed.share == 1 / 8
+        assert (paired.harmed.low, paired.harmed.high) == wilson_interval(1, 8)
+        assert paired.differences["dsc"].mean == pytest.approx(0.5 / 8)
+        assert paired.differences["hd95"].mean == 0.0
+
+    def test_a_change_of_exactly_delta_is_none(self):
+        paired = compare_paired(cases_of([0.75, 0.25]), cases_of([0.5, 0.5]), delta=0.25)
+        assert paired.unchanged.num == 2
+
+    def test_baseline_is_paired_by_image(self):
+        cases, baseline = cases_of([0.9, 0.5, 0.1]), cases_of([0.8, 0.4, 0.0])
+        estimate = compare_paired(cases, baseline[::-1]).differences["dsc"]
+        assert dataclasses.astuple(estimate) == pytest.approx((0.1, 0.1, 0.1, 0.1))
+
+    def test_pairing_removes_what_both_share(self):
+        rng = np.random.default_rng(4)
+        difficulty = rng.uniform(0.2, 0.9, 100)
+        cases = cases_of(difficulty + 0.05 + rng.normal(0, 0.01, 100))
+        baseline = cases_of(difficulty)
+        difference = compare_paired(cases, baseline).differences["dsc"]
+        assert difference.low > 0
+        assert width(difference) < 0.1 * width(summarise(cases).metrics["dsc"])
+
+    def test_harm_within_one_patient_is_less_certain_than_wilson_says(self):
+        dsc = np.where(np.arange(40) < 4, 0.2, 0.8)
+        patients = np.arange(40) // 4
+        paired = compare_paired(cases_of(dsc, patients), cases_of([0.8] * 40, patients))
+        low, high = paired.harmed_clustered
+        # One of 10 patients: the number of times it is drawn is Binomial(10, 1/10).
+        expected = stats.binom.ppf([0.025, 0.975], 10, 0.1) / 10
+        np.testing.assert_allclose([low, high], expected)
+        assert high - low > paired.harmed.high - paired.harmed.low
+
+    def test_refuses_what_does_not_pair(self):
+        cases = cases_of([0.5, 0.6])
+        with pytest.raises(InputError, match=r"1 in one alone, such as 1\.png"):
+            compare_paired(cases, cases[:1])
+        with pytest.raises(InputError, match="found patient p, tolerance 1 px"):
+            compare_paired(cases, [cases[0], dataclasses.replace(cases[1], patient="p")])
+        in_mm = [case(c.image, distance_unit="mm") for c in cases]
+        with pytest.raises(InputError, match="tolerance 1 px, found patient 0, tolerance 1 mm"):
+            compare_paired(cases, in_mm)
+        with pytest.raises(ConfigError, match="delta"):
+            compare_paired(cases, cases, delta=1.0)
+
+
+class TestEvaluation:
+    def square(self, shift: int) -> np.ndarray:
+        mask = np.zeros((16, 16), dtype=bool)
+        mask[4:10, 4 + shift : 10 + shift] = True
+        return mask
+
+    def cases(self, shift: int) -> list[Case]:
+        metrics = evaluate_mask(self.square(shift), self.square(0), (0.1, 0.1))
+        missed = evaluate_mask(np.zeros((16, 16), dtype=bool), self.square(0), (0.1, 0.1))
+        return [
+            Case(image="images/a_1.png", patient="a", metrics=metrics),
+            Case(image="images/b_1.png", metrics=missed),
+        ]
+
+    def test_unknown_patient_is_the_image_stem(self):
+        assert [case.patient for case in self.cases(0)] == ["a", "b_1"]
+
+    def test_json_keeps_the_contract(self):
+        found = json.loads(
+            json.dumps(evaluate_cases(self.cases(1), self.cases(2)).to_json(), allow_nan=False)
+        )
+        assert found["summary"].keys() == {*METRICS, "hd95_detected"}
+        assert found["summary"]["dsc"].keys() == {"mean", "low", "high", "median"}
+        assert found["baseline"].keys() == found["summary"].keys()
+        assert found["counts"] == {"missed": 1, "false_positive": 0, "both_empty": 0}
+        assert found["distance_unit"] == "mm"
+        assert found["paired"]["improved"]["num"] == 1
+        assert found["cases"][0] | {"image": "images/a_1.png", "patient": "a"} == found["cases"][0]
+        assert found["cases"][0]["hd95"] == pytest.approx(0.1)
+        assert found["cases"][1]["outcome"] == "missed"
+
+    def test_without_a_baseline(self):
+        found = evaluate_cases(self.cases(1)).to_json()
+        assert found["baseline"] is None
+        assert found["paired"] is None

@@ -1,0 +1,172 @@
+"""The page in a browser: quiet, self-contained, usable by keyboard, no wider than the screen."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from report_runs import broken, evaluate, make_case, small_run
+
+from ultrarefiner.report import render_report
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium", "chromium-browser"))), None
+)
+ARGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+LAYERS = {"truth": "t", "coarse": "c", "refined": "r", "prompts": "p"}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt install chromium)"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    evil = "<script>document.title = 'owned'</script>" + "long-" * 20
+    cases = [*small_run(), make_case(evil, 14, 17), broken("torn", "cannot read " + "x" * 200)]
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    html = render_report(
+        cases,
+        title="A run",
+        evaluation=evaluate(cases),
+        provenance={"command": "ultrarefiner refine " + "--very-long-option " * 20},
+        notes=["A note."],
+    )
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def page(browser, report):
+    """The open page; when the test is over, it has logged no error and asked for no other file."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    troubles, requests = [], []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(report.as_uri())
+    yield page
+    assert troubles == []
+    assert [url for url in requests if not url.startswith("data:")] == [report.as_uri()]
+    page.close()
+
+
+def names(page) -> list[str]:
+    return page.locator("table.cases tbody th").all_text_contents()
+
+
+def test_page_is_quiet_and_runs_nothing_from_a_file_name(page):
+    assert page.title() == "A run"
+    assert page.locator("table.cases tbody tr").count() == 13
+
+
+@pytest.mark.parametrize("width_px", [400, 768, 1400])
+def test_page_is_no_wider_than_the_screen(page, width_px):
+    page.set_viewport_size({"width": width_px, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+    page.locator(".tile button").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width_px
+    assert page.evaluate("document.getElementById('viewer').scrollWidth") <= width_px
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_goes_and_comes_by_checkbox_and_by_key(page, layer):
+    outline = page.locator(f".tile path.line.{layer}").first
+    assert outline.is_visible()
+    page.locator(f"#show-{layer}").uncheck()
+    assert outline.is_hidden()
+    page.keyboard.press(LAYERS[layer])
+    assert outline.is_visible()
+    assert page.locator(f"#show-{layer}").is_checked()
+
+
+def test_close_up_and_whole_image(page):
+    picture = page.locator("svg.overlay").first
+    close_up = picture.get_attribute("viewBox")
+    page.keyboard.press("z")
+    assert picture.get_attribute("viewBox") == "0 0 96 96" != close_up
+    page.keyboard.press("z")
+    assert picture.get_attribute("viewBox") == close_up
+
+
+def test_viewer_by_keyboard(page):
+    stems = page.locator(".tile .stem").all_text_contents()
+    viewer, name = page.locator("#viewer"), page.locator("#viewer-name")
+    assert viewer.is_hidden()
+    page.locator(".tile button").first.focus()
+    page.keyboard.press("Enter")
+    assert viewer.is_visible()
+    assert name.text_content() == stems[0]
+    page.keyboard.press("ArrowRight")
+    assert name.text_content() == stems[1]
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert name.text_content() == stems[-1]
+    page.keyboard.press("t")
+    assert viewer.locator("path.line.truth").last.is_hidden()
+    page.keyboard.press("Escape")
+    assert viewer.is_hidden()
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused == f"Enlarge {stems[-1]}"
+
+
+def test_viewer_shows_the_picture_large(page):
+    page.locator(".tile button").first.click()
+    box = page.locator("#viewer .stage svg").bounding_box()
+    assert min(box["width"], box["height"]) > 600
+
+
+def test_table_sorts_by_keyboard(page):
+    header = page.locator("table.cases th", has_text="DSC refined")
+    original = names(page)
+    header.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "ascending"
+    column = header.evaluate("cell => cell.cellIndex")
+    cells = page.locator(f"table.cases tbody tr > :nth-child({column + 1})")
+    rising = [float(text) for text in cells.all_text_contents()]
+    assert rising == sorted(rising)
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    assert [float(text) for text in cells.all_text_contents()] == sorted(rising, reverse=True)
+    assert sorted(names(page)) == sorted(original)
+
+
+def test_unknown_values_sort_last_both_ways(page):
+    header = page.locator("table.cases th", has_text="Area ratio")
+    for _ in range(2):
+        header.locator("button").click()
+        assert names(page)[-1] == "missed"
+
+
+def test_a_mark_leads_to_its_row(page):
+    mark = page.locator("svg.chart .mark.harmed[data-case]").last
+    mark.dispatch_event("click")
+    found = page.locator("tr.found")
+    assert found.get_attribute("data-case") == mark.get_attribute("data-case")
+    assert found.is_visible()
+
+
+def test_print_shows_the_whole_table_and_no_controls(page):
+    page.emulate_media(media="print")
+    scroll = page.locator(".scroll.tall")
+    assert scroll.evaluate("area => area.scrollHeight <= area.clientHeight")
+    assert page.locator("#show-truth").is_hidden()
