@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from rich.console import Console
 from rich.progress import track
 
@@ -18,7 +19,7 @@ from ultrarefiner._version import __version__
 from ultrarefiner.data.phantom import write_phantoms
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.doctor import examine
-from ultrarefiner.errors import UltraRefinerError
+from ultrarefiner.errors import InputError, OutputError, UltraRefinerError
 from ultrarefiner.experiments.evaluation import evaluate_folder
 from ultrarefiner.experiments.rough_masks import RoughMaskExperiment, run_rough_masks
 from ultrarefiner.foundation import FOUNDATION_MODELS
@@ -36,13 +37,19 @@ T = TypeVar("T")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    _let_any_name_be_printed()
+    argv = sys.argv[1:] if argv is None else list(argv)
     parser = build_parser()
     parsed = parser.parse_args(argv)
     try:
-        args = parser.instantiate_classes(parsed)
-        return _COMMANDS[args.command](args[args.command])
+        args = parser.instantiate(parsed)
+        chosen = args[args.command]
+        chosen.command_line = shlex.join(["ultrarefiner", *argv])
+        return _COMMANDS[args.command](chosen)
     except UltraRefinerError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, OutputError):
+            print("what was written before is kept", file=sys.stderr)
         return UNUSABLE
     except KeyboardInterrupt:
         print("interrupted; what was done so far is kept", file=sys.stderr)
@@ -136,11 +143,15 @@ def _refine(args: Namespace) -> int:
         args.out,
         Refiner(args.foundation, args.refiner, device=args.device),
         options=args.options,
-        command=_command_line(),
+        command=args.command_line,
         track=_progress("refining"),
     )
     write_run_report(args.out, args.out / "report.html")
-    print(f"{result.num_refined} images refined; see {args.out / 'report.html'}")
+    kept = result.num_refined - result.num_accepted
+    print(
+        f"{_counted(result.num_accepted, 'mask')} refined, {kept} kept as given; "
+        f"see {args.out / 'report.html'}"
+    )
     _print_problems("note", result.notes)
     return _fail_if_any(result.failures)
 
@@ -148,18 +159,31 @@ def _refine(args: Namespace) -> int:
 def _evaluate(args: Namespace) -> int:
     result = evaluate_folder(args.manifest, args.preds, args.out, baseline=args.baseline)
     content = result.content
-    if content["baseline"]:
-        print(f"baseline DSC {content['baseline']['dsc']['mean']:.3f}", end="   ")
-    dsc, counts = content["summary"]["dsc"], content["counts"]
+    counts = content["counts"]
+    _print_problems("note", result.notes)
+    code = _fail_if_any(result.failures)
     print(
-        f"DSC {dsc['mean']:.3f} [{dsc['low']:.3f}, {dsc['high']:.3f}]   "
-        f"{counts['missed']} missed, {counts['false_positive']} false positive"
+        f"{_counted(content['num_images'], 'image')}, {counts['missed']} missed, "
+        f"{counts['false_positive']} false positive; see {args.out}"
     )
-    return _fail_if_any(result.failures)
+    print(_headline(content))
+    return code
+
+
+def _headline(content: Mapping[str, Any]) -> str:
+    dsc = content["summary"]["dsc"]
+    if not content["paired"]:
+        return f"DSC {dsc['mean']:.3f} [{dsc['low']:.3f}, {dsc['high']:.3f}]"
+    coarse, gain = content["baseline"]["dsc"], content["paired"]["differences"]["dsc"]
+    return (
+        f"coarse DSC {coarse['mean']:.3f} -> refined DSC {dsc['mean']:.3f} "
+        f"({gain['mean']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}])"
+    )
 
 
 def _report(args: Namespace) -> int:
     write_run_report(args.run, args.out, evaluation=args.evaluation)
+    print(f"see {args.out}")
     return DONE
 
 
@@ -167,7 +191,7 @@ def _experiment(args: Namespace) -> int:
     result = run_rough_masks(
         _read_recipe(args.recipe),
         args.data,
-        command=_command_line(),
+        command=args.command_line,
         device=args.device,
         track=_progress("images"),
     )
@@ -184,7 +208,7 @@ def _experiment(args: Namespace) -> int:
 
 def _data(args: Namespace) -> int:
     manifest = write_phantoms(args.phantom.num, args.phantom.seed, args.phantom.out)
-    print(f"{args.phantom.num} phantoms; see {manifest}")
+    print(f"{_counted(args.phantom.num, 'phantom')}; see {manifest}")
     return DONE
 
 
@@ -213,12 +237,24 @@ _COMMANDS = {
 
 
 def _read_recipe(path: Path) -> RoughMaskExperiment:
-    parser = ArgumentParser()
+    expected = "a recipe in YAML, see recipes/"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as cause:
+        found = getattr(cause, "strerror", None) or _one_line(cause)
+        raise InputError(f"cannot read {path}", expected=expected, found=found) from cause
+    parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--experiment", type=RoughMaskExperiment)
-    experiment: RoughMaskExperiment = parser.instantiate_classes(
-        parser.parse_object({"experiment": yaml.safe_load(path.read_text(encoding="utf-8"))})
-    ).experiment
+    try:
+        parsed = parser.parse_object({"experiment": content})
+    except ArgumentError as cause:
+        raise InputError(f"cannot use {path}", expected=expected, found=_one_line(cause)) from cause
+    experiment: RoughMaskExperiment = parser.instantiate(parsed).experiment
     return experiment
+
+
+def _one_line(cause: Exception) -> str:
+    return " ".join(str(cause).split())
 
 
 def _progress(what: str) -> Callable[[Iterable[T], int], Iterable[T]]:
@@ -231,8 +267,11 @@ def _progress(what: str) -> Callable[[Iterable[T], int], Iterable[T]]:
     return wrap
 
 
-def _command_line() -> str:
-    return shlex.join(["ultrarefiner", *sys.argv[1:]])
+def _let_any_name_be_printed() -> None:
+    """Escape what the terminal's encoding lacks: file names may hold any bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_problems(kind: str, problems: Sequence[tuple[str, str]]) -> None:
@@ -242,8 +281,12 @@ def _print_problems(kind: str, problems: Sequence[tuple[str, str]]) -> None:
         print(f"{kind}: and {len(problems) - _SHOWN_PROBLEMS} more", file=sys.stderr)
 
 
+def _counted(num: int, noun: str) -> str:
+    return f"{num} {noun}" + ("" if num == 1 else "s")
+
+
 def _fail_if_any(failures: Sequence[tuple[str, str]]) -> int:
     _print_problems("skipped", failures)
     if failures:
-        print(f"{len(failures)} files were skipped", file=sys.stderr)
+        print(f"{_counted(len(failures), 'file')} skipped", file=sys.stderr)
     return SOME_FAILED if failures else DONE

@@ -102,8 +102,9 @@ def _lite_medsam() -> Finding:
 def _cache() -> Finding:
     folder = cache_dir()
     above = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    writable = os.access(above, os.W_OK)
-    detail = str(folder) if writable else f"{folder} is not writable; set ULTRAREFINER_CACHE"
+    writable = above.is_dir() and os.access(above, os.W_OK)
+    fix = f"{folder} cannot be written; set ULTRAREFINER_CACHE to a folder that can"
+    detail = str(folder) if writable else fix
     return Finding(name="weight cache", ok=writable, needed=False, detail=detail)
 
 

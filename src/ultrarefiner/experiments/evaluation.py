@@ -13,6 +13,7 @@ from ultrarefiner.data.readers import read_coarse
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.errors import InputError
 from ultrarefiner.metrics import Case, evaluate_cases, evaluate_mask
+from ultrarefiner.refine.folder import as_cell, read_results, resample_coarse
 from ultrarefiner.shapes import Mask
 
 
@@ -23,10 +24,12 @@ class EvaluationResult:
     Attributes:
         content: the object written as ``eval.json``.
         failures: file and reason of everything that could not be scored.
+        notes: file and remark of everything that was scored with a caveat.
     """
 
     content: dict[str, Any]
     failures: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...]
 
 
 def evaluate_folder(
@@ -36,50 +39,94 @@ def evaluate_folder(
 
     Args:
         manifest: names image, mask and patient of every case.
-        preds: folder of masks named as the images, or a run folder with ``masks/`` in it.
+        preds: folder of masks named as the images, or a run folder with ``masks/`` in it; of that
+            only the masks that its ``results.csv`` names.
         out: file to write.
-        baseline: folder of masks to compare with, such as the coarse ones.
+        baseline: folder of masks to compare with, such as the coarse ones. Those of another size
+            are resampled, as the refinement does.
 
     Raises:
         InputError: nothing could be scored.
     """
-    predicted, compared = _by_stem(preds), _by_stem(baseline) if baseline else {}
-    cases: list[Case] = []
-    baseline_cases: list[Case] = []
+    scorers = [_Scorer(preds)] + ([_Scorer(baseline, resamples=True)] if baseline else [])
+    cases: list[tuple[Case, ...]] = []
     failures: list[tuple[str, str]] = []
     truths: dict[str, str] = {}
     for record in read_manifest(manifest):
         stem = split_name(record.image)[0]
         try:
             truth = _truth(record)
-            scored = _score(stem, predicted, preds, truth, record)
-            other = _score(stem, compared, baseline, truth, record) if baseline else None
+            cases.append(tuple(scorer.score(stem, truth, record) for scorer in scorers))
         except InputError as error:
             failures.append((record.image.name, str(error)))
-            continue
-        cases.append(scored)
-        baseline_cases += [other] if other else []
-        truths[stem] = str(record.mask)
+        else:
+            truths[stem] = str(record.mask.absolute()) if record.mask else ""
     if not cases:
         raise InputError(
             f"nothing to evaluate in {preds}",
             expected="masks named as the images of the manifest",
-            found=failures[0][1] if failures else None,
+            found=f"{len(failures)} failures, the first: {failures[0][1]}",
         )
-    content = evaluate_cases(cases, baseline_cases if baseline else None).to_json()
-    if baseline:
-        content["baseline_cases"] = evaluate_cases(baseline_cases).to_json()["cases"]
-    content["truths"] = truths
-    content["failures"] = [list(failure) for failure in failures]
+    content = _content([list(column) for column in zip(*cases, strict=True)])
+    content |= {"truths": truths, "failures": [list(failure) for failure in failures]}
     write_json(out, content)
-    return EvaluationResult(content=content, failures=tuple(failures))
+    notes = tuple(note for scorer in scorers for note in scorer.notes)
+    return EvaluationResult(content=content, failures=tuple(failures), notes=notes)
+
+
+class _Scorer:
+    """Scores the masks of one folder."""
+
+    def __init__(self, folder: Path, *, resamples: bool = False):
+        self.folder = folder
+        self.resamples = resamples
+        self.paths = _by_stem(folder)
+        self.notes: list[tuple[str, str]] = []
+
+    def score(self, stem: str, truth: Mask, record: Record) -> Case:
+        """Return the metrics of one mask."""
+        if stem not in self.paths:
+            raise InputError(f"no mask named {stem} in {self.folder}")
+        mask = self._read(self.paths[stem], truth.shape)
+        return Case(
+            image=stem,
+            metrics=evaluate_mask(mask, truth, record.spacing_mm),
+            patient=record.patient,
+        )
+
+    def _read(self, path: Path, shape: tuple[int, ...]) -> Mask:
+        mask = read_coarse(path)
+        if mask.values.shape == shape:
+            return mask.values > 0.5
+        if not self.resamples:
+            raise InputError(
+                f"cannot score {path}",
+                expected=f"the truth's size {_size(shape)}",
+                found=_size(mask.values.shape),
+                fix="Give masks at the native size of their images.",
+            )
+        remark = f"resampled from {_size(mask.values.shape)} to the truth's {_size(shape)}"
+        self.notes.append((str(path), remark))
+        return resample_coarse(mask, shape).values > 0.5
+
+
+def _content(columns: list[list[Case]]) -> dict[str, Any]:
+    """Return ``eval.json`` of the cases and, where there is one, of their baseline."""
+    content = evaluate_cases(*columns).to_json()
+    if len(columns) > 1:
+        content["baseline_cases"] = evaluate_cases(columns[1]).to_json()["cases"]
+    return content
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
+    """Return the masks of a folder, or those that the run in it has finished."""
     inside = folder / "masks"
-    return {
-        split_name(path)[0]: path for path in find_images(inside if inside.is_dir() else folder)
-    }
+    paths = find_images(inside if inside.is_dir() else folder)
+    found = {split_name(path)[0]: path for path in paths}
+    if not (inside.is_dir() and (folder / "results.csv").is_file()):
+        return found
+    done = {row["image"] for row in read_results(folder / "results.csv") if not row.get("error")}
+    return {stem: path for stem, path in found.items() if as_cell(stem) in done}
 
 
 def _truth(record: Record) -> Mask:
@@ -88,20 +135,5 @@ def _truth(record: Record) -> Mask:
     return read_coarse(record.mask).values > 0.5
 
 
-def _score(
-    stem: str, found: dict[str, Path], folder: Path | None, truth: Mask, record: Record
-) -> Case:
-    if stem not in found:
-        raise InputError(f"no mask named {stem} in {folder}")
-    mask = read_coarse(found[stem]).values > 0.5
-    if mask.shape != truth.shape:
-        raise InputError(
-            f"{found[stem]}",
-            expected=f"the truth's size {truth.shape[1]}x{truth.shape[0]} px",
-            found=f"{mask.shape[1]}x{mask.shape[0]} px",
-        )
-    return Case(
-        image=stem,
-        metrics=evaluate_mask(mask, truth, record.spacing_mm),
-        patient=record.patient,
-    )
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]} px"

@@ -62,7 +62,8 @@ class LiteMedSAM(FoundationModel):
     ) -> Decoded:
         """Decode prompts to ``B K 256 256`` logits; see :class:`FoundationModel`."""
         if prompts.image_index is not None:
-            embeddings = embeddings[prompts.image_index]
+            rows = embeddings.permute(0, 2, 3, 1)[prompts.image_index]  # whole rows are copied
+            embeddings = rows.permute(0, 3, 1, 2)
         sparse, dense = self.prompt_encoder(prompts)
         image_pe = self.prompt_encoder.pe_layer.grid(embeddings.shape[-1])
         decoded: Decoded = self.mask_decoder(

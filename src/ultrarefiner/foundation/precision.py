@@ -21,7 +21,7 @@ def bf16_is_fast(device: torch.device) -> bool:
     if device.type == "cpu":
         return cpu_has_amx() or cpu_has_avx512_bf16()
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return False
 
 

@@ -140,9 +140,7 @@ def decode_ragged(
     parts: list[Decoded] = []
     for members in groups.values():
         together = _concatenate([items[i] for i in members])
-        parts.append(
-            model.decode(embeddings[members], together, multimask_output=multimask_output)
-        )
+        parts.append(model.decode(embeddings[members], together, multimask_output=multimask_output))
         order += members
     inverse = torch.tensor(order, device=embeddings.device).argsort()
     return Decoded(

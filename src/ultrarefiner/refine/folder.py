@@ -6,21 +6,23 @@ named in ``results.csv`` and passed over.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
 
+from ultrarefiner.data.atomic import encoded, refused
 from ultrarefiner.data.pairing import Pair, Pairing, pair_by_stem
 from ultrarefiner.data.readers import CoarseMask, read_coarse, read_image
 from ultrarefiner.data.writers import CsvLog, write_json, write_mask, write_probability
-from ultrarefiner.errors import InputError
+from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.refine.predictor import RefinedImage, Refiner
 from ultrarefiner.shapes import GreyImage
 
@@ -51,6 +53,14 @@ class FolderOptions:
     save_probabilities: bool = False
     batch_size: int = 1
 
+    def __post_init__(self) -> None:
+        if self.label is not None and self.label < 1:
+            raise ConfigError(
+                "label of the lesion", expected=">= 1: 0 is background", found=str(self.label)
+            )
+        if self.batch_size < 1:
+            raise ConfigError("batch_size", expected=">= 1", found=str(self.batch_size))
+
 
 @dataclass(frozen=True, kw_only=True)
 class FolderResult:
@@ -58,11 +68,13 @@ class FolderResult:
 
     Attributes:
         num_refined: images with a result, accepted or not.
+        num_accepted: those of them where the refinement was taken.
         failures: file and reason of everything that was passed over.
         notes: file and remark of everything that was understood with a caveat.
     """
 
     num_refined: int
+    num_accepted: int
     failures: tuple[tuple[str, str], ...]
     notes: tuple[tuple[str, str], ...]
 
@@ -88,24 +100,36 @@ def refine_folder(
         command: recorded in ``run.json``.
         track: wraps the iteration over batches, for a progress bar.
 
+    Interrupted, it still writes ``run.json``, so that the part that is done can be reported.
+
     Raises:
         InputError: a folder is missing or empty, nothing matches, or ``out`` would overwrite input.
         OutputError: a result cannot be written; what was written before stays.
     """
     options = options or FolderOptions()
     pairing = pair_by_stem(images, coarse)
-    _refuse_overwriting(out / "masks", images, coarse)
+    _refuse_overwriting(out, images, coarse)
     job = _Job(out, refiner, options)
-    with CsvLog(out / "results.csv", RESULT_COLUMNS) as log:
-        for pair in _unpaired(pairing):
-            job.fail(log, *pair)
-        size = options.batch_size
-        batches = [list(pairing.pairs[i : i + size]) for i in range(0, len(pairing.pairs), size)]
-        for batch in track(batches, len(batches)):
-            job.run(log, batch)
+    size = options.batch_size
+    batches = [list(pairing.pairs[i : i + size]) for i in range(0, len(pairing.pairs), size)]
+    try:
+        with CsvLog(out / "results.csv", RESULT_COLUMNS) as log:
+            _remove_summaries(out)
+            for name, reason in _unpaired(pairing):
+                job.fail(log, name, reason)
+            for batch in track(batches, len(batches)):
+                job.run(log, batch)
+    except KeyboardInterrupt:
+        done = f"interrupted: {len(job.cases)} of {len(pairing.pairs)} images were refined"
+        job.notes.append((str(out), done))
+        write_json(out / "run.json", job.record(images, coarse, command))
+        raise
     write_json(out / "run.json", job.record(images, coarse, command))
     return FolderResult(
-        num_refined=len(job.cases), failures=tuple(job.failures), notes=tuple(job.notes)
+        num_refined=len(job.cases),
+        num_accepted=job.num_accepted,
+        failures=tuple(job.failures),
+        notes=tuple(job.notes),
     )
 
 
@@ -117,6 +141,7 @@ class _Job:
         self.refiner = refiner
         self.options = options
         self.cases: list[dict[str, Any]] = []
+        self.num_accepted = 0
         self.failures: list[tuple[str, str]] = []
         self.notes: list[tuple[str, str]] = []
         self.fingerprint = hashlib.sha256()
@@ -134,6 +159,7 @@ class _Job:
             try:
                 ready.append((pair, *self._read(pair)))
             except InputError as error:
+                self._remove_results(pair.stem)
                 self.fail(log, pair.stem, str(error))
         if not ready:
             return
@@ -145,6 +171,7 @@ class _Job:
             self._write(pair, result)
             seconds = (perf_counter() - start) / len(ready)
             log.append(_row(pair.stem, result, seconds))
+            self.num_accepted += result.accepted
 
     def record(self, images: Path, coarse: Path, command: str) -> dict[str, Any]:
         """Return what ``run.json`` holds: enough to repeat the run and to draw its report."""
@@ -174,19 +201,28 @@ class _Job:
         return image, coarse
 
     def _write(self, pair: Pair, result: RefinedImage) -> None:
-        write_mask(self.out / "masks" / f"{pair.stem}.png", result.mask)
+        mask, probability = self._results(pair.stem)
+        write_mask(mask, result.mask)
         if self.options.save_probabilities:
-            write_probability(self.out / "probabilities" / f"{pair.stem}.npy", result.probs)
+            write_probability(probability, result.probs)
         boxes = np.concatenate([lesion.boxes_xyxy for lesion in result.lesions])
         self.cases.append(
             {
                 "stem": pair.stem,
-                "image": str(pair.image),
-                "coarse": str(pair.coarse),
+                "image": str(pair.image.absolute()),
+                "coarse": str(pair.coarse.absolute()),
                 "label": self.options.label,
                 "boxes_xyxy": boxes.round(2).tolist(),
             }
         )
+
+    def _results(self, stem: str) -> tuple[Path, Path]:
+        return self.out / "masks" / f"{stem}.png", self.out / "probabilities" / f"{stem}.npy"
+
+    def _remove_results(self, stem: str) -> None:
+        """Remove what an earlier run left for an image that this run cannot use."""
+        for path in self._results(stem):
+            _remove(path)
 
 
 def resample_coarse(coarse: CoarseMask, shape: tuple[int, ...]) -> CoarseMask:
@@ -197,6 +233,35 @@ def resample_coarse(coarse: CoarseMask, shape: tuple[int, ...]) -> CoarseMask:
     if coarse.is_hard:
         values = (values > 0.5).astype(np.float32)
     return CoarseMask(values=values, is_hard=coarse.is_hard, notes=coarse.notes)
+
+
+def read_results(path: Path) -> list[dict[str, str]]:
+    """Return the rows of ``results.csv``, also of a run that was interrupted.
+
+    Raises:
+        InputError: the file is missing, damaged or another table.
+    """
+    expected = "the table written by 'ultrarefiner refine'"
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            header, rows = _read_table(stream)
+    except (OSError, ValueError, csv.Error) as cause:
+        found = getattr(cause, "strerror", None) or str(cause)
+        raise InputError(f"cannot read {path}", expected=expected, found=found) from cause
+    if header != RESULT_COLUMNS:
+        found = "the columns " + (", ".join(header) or "of an empty file")
+        raise InputError(f"cannot use {path}", expected=expected, found=found)
+    return rows
+
+
+def _read_table(stream: TextIO) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    table = csv.DictReader(stream)
+    return tuple(table.fieldnames or ()), list(table)
+
+
+def as_cell(stem: str) -> str:
+    """Return a file stem as ``results.csv`` holds it: on one line, in valid UTF-8."""
+    return " ".join(encoded(stem).decode("utf-8").splitlines())
 
 
 def _row(stem: str, result: RefinedImage, seconds: float) -> dict[str, object]:
@@ -232,10 +297,34 @@ def _unpaired(pairing: Pairing) -> list[tuple[str, str]]:
     ]
 
 
-def _refuse_overwriting(masks: Path, images: Path, coarse: Path) -> None:
+def _refuse_overwriting(out: Path, images: Path, coarse: Path) -> None:
+    """Refuse to write over the input, or over masks that no earlier run wrote (the truth, say)."""
+    masks = out / "masks"
     for folder in (images, coarse):
-        if masks.resolve() == folder.resolve():
+        if folder.resolve() in (masks.resolve(), (out / "probabilities").resolve()):
             raise InputError(
                 f"results would overwrite the input folder {folder}",
                 fix="Choose another folder for --out.",
             )
+    if masks.is_dir() and any(masks.iterdir()) and not (out / "results.csv").is_file():
+        raise InputError(
+            f"results would mix with the files in {masks}",
+            expected="an empty folder or one that 'ultrarefiner refine' wrote",
+            found="files but no results.csv beside them",
+            fix="Choose another folder for --out.",
+        )
+
+
+def _remove_summaries(out: Path) -> None:
+    """Remove what an earlier run of this folder says about masks that are about to change."""
+    for name in ("run.json", "eval.json", "report.html"):
+        _remove(out / name)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except OSError as cause:
+        raise refused(path, cause) from cause

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ultrarefiner.data.atomic import write_text
 from ultrarefiner.data.readers import read_coarse, read_image
-from ultrarefiner.data.writers import write_text
 from ultrarefiner.errors import InputError
-from ultrarefiner.refine.folder import resample_coarse
+from ultrarefiner.refine.folder import as_cell, read_results, resample_coarse
 from ultrarefiner.report.cases import CaseImages, ReportCase
 from ultrarefiner.report.page import render_report
+
+_RUN_KEYS = ("command", "device", "config", "data_sha256", "versions", "cases", "notes")
+_EVALUATION_KEYS = ("summary", "baseline", "paired", "counts", "num_images", "cases")
 
 
 def write_run_report(run: Path, out: Path, *, evaluation: Path | None = None) -> None:
@@ -28,13 +30,14 @@ def write_run_report(run: Path, out: Path, *, evaluation: Path | None = None) ->
     Raises:
         InputError: the run or the evaluation cannot be read.
     """
-    record = _read_json(run / "run.json", "a folder written by 'ultrarefiner refine'")
+    record = _read_json(run / "run.json", "ultrarefiner refine", _RUN_KEYS)
     if evaluation is None and (run / "eval.json").is_file():
         evaluation = run / "eval.json"
-    scores = _read_json(evaluation, "written by 'ultrarefiner evaluate'") if evaluation else None
-    made = {case["stem"]: case for case in record["cases"]}
-    with (run / "results.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    scores = (
+        _read_json(evaluation, "ultrarefiner evaluate", _EVALUATION_KEYS) if evaluation else None
+    )
+    made = {as_cell(case["stem"]): case for case in record["cases"]}
+    rows = read_results(run / "results.csv")
     cases = [_case(run, row, made.get(row["image"]), scores) for row in rows]
     provenance = {
         "command": record["command"],
@@ -50,11 +53,19 @@ def write_run_report(run: Path, out: Path, *, evaluation: Path | None = None) ->
     write_text(out, page)
 
 
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
+def _read_json(path: Path, command: str, keys: Sequence[str]) -> dict[str, Any]:
+    expected = f"a file written by '{command}'"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as cause:
-        raise InputError(f"cannot read {path}", expected=expected, found=str(cause)) from cause
+        found = getattr(cause, "strerror", None) or str(cause)
+        fix = f"Run '{command}' first, or check the path."
+        raise InputError(f"cannot read {path}", expected=expected, found=found, fix=fix) from cause
+    missing = [key for key in keys if key not in content] if isinstance(content, dict) else keys
+    if missing:
+        raise InputError(
+            f"cannot use {path}", expected=expected, found=f"no {', '.join(missing)} in it"
+        )
     return content
 
 
@@ -71,7 +82,7 @@ def _case(
         row=row,
         metrics=_find(scores, "cases", stem),
         baseline=_find(scores, "baseline_cases", stem),
-        load=partial(_load, run, made or {}, truth),
+        load=partial(_load, run, stem, made, truth),
     )
 
 
@@ -80,7 +91,9 @@ def _find(scores: dict[str, Any] | None, table: str, stem: str) -> dict[str, Any
     return next((case for case in cases if case["image"] == stem), None)
 
 
-def _load(run: Path, made: dict[str, Any], truth: str | None) -> CaseImages:
+def _load(run: Path, stem: str, made: dict[str, Any] | None, truth: str | None) -> CaseImages:
+    if made is None:
+        raise InputError(f"run.json in {run} does not know {stem}")
     image = read_image(Path(made["image"]))
     coarse = read_coarse(Path(made["coarse"]), label=made["label"])
     if coarse.values.shape != image.shape:
