@@ -28,7 +28,7 @@ demo: setup  ## draw phantoms, refine their rough masks, evaluate, report
 	@echo "open runs/demo/report.html"
 
 test: setup lint types  ## everything that CI runs
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

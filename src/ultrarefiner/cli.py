@@ -21,6 +21,7 @@ from ultrarefiner.data.writers import write_json
 from ultrarefiner.doctor import examine
 from ultrarefiner.errors import InputError, OutputError, UltraRefinerError
 from ultrarefiner.experiments.evaluation import evaluate_folder
+from ultrarefiner.experiments.prompt_kinds import run_prompt_kinds
 from ultrarefiner.experiments.rough_masks import RoughMaskExperiment, run_rough_masks
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.refine.folder import FolderOptions, refine_folder
@@ -188,8 +189,9 @@ def _report(args: Namespace) -> int:
 
 
 def _experiment(args: Namespace) -> int:
-    result = run_rough_masks(
-        _read_recipe(args.recipe),
+    study, experiment = _read_recipe(args.recipe)
+    result = _STUDIES[study](
+        experiment,
         args.data,
         command=args.command_line,
         device=args.device,
@@ -225,6 +227,7 @@ def _doctor(args: Namespace) -> int:
 
 
 _LISTS: dict[str, Iterable[str]] = {"foundation": FOUNDATION_MODELS, "gates": GATES}
+_STUDIES = {"rough-masks": run_rough_masks, "prompt-kinds": run_prompt_kinds}
 _COMMANDS = {
     "refine": _refine,
     "evaluate": _evaluate,
@@ -236,7 +239,8 @@ _COMMANDS = {
 }
 
 
-def _read_recipe(path: Path) -> RoughMaskExperiment:
+def _read_recipe(path: Path) -> tuple[str, RoughMaskExperiment]:
+    """Return the name of the study and its settings."""
     expected = "a recipe in YAML, see recipes/"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -244,13 +248,16 @@ def _read_recipe(path: Path) -> RoughMaskExperiment:
         found = getattr(cause, "strerror", None) or _one_line(cause)
         raise InputError(f"cannot read {path}", expected=expected, found=found) from cause
     parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--study", choices=sorted(_STUDIES), required=True)
     parser.add_argument("--experiment", type=RoughMaskExperiment)
     try:
-        parsed = parser.parse_object({"experiment": content})
-    except ArgumentError as cause:
+        settings = dict(content)
+        study = settings.pop("study", None)
+        parsed = parser.parse_object({"study": study, "experiment": settings})
+    except (ArgumentError, TypeError, ValueError) as cause:
         raise InputError(f"cannot use {path}", expected=expected, found=_one_line(cause)) from cause
-    experiment: RoughMaskExperiment = parser.instantiate(parsed).experiment
-    return experiment
+    recipe = parser.instantiate(parsed)
+    return recipe.study, recipe.experiment
 
 
 def _one_line(cause: Exception) -> str:

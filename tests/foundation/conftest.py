@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +16,15 @@ from ultrarefiner.foundation.weights import load_weights
 from ultrarefiner.ops.frames import Letterbox
 
 Frames = Callable[[int], tuple[Tensor, Tensor, Tensor]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads that wait for each other are slow where tests already run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -54,12 +63,12 @@ def frames(model: FoundationModel) -> Frames:
 
 def _tight_box(mask: np.ndarray) -> Tensor:
     rows, cols = np.nonzero(mask)
-    return torch.tensor([cols.min(), rows.min(), cols.max() + 1.0, rows.max() + 1.0])
+    return torch.tensor([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]).float()
 
 
 @pytest.fixture(scope="session")
 def encoded(model: FoundationModel, frames: Frames) -> tuple[Tensor, Tensor]:
-    """Embeddings and tight boxes of three phantoms."""
-    images, _, boxes = frames(3)
+    """Embeddings and tight boxes of two phantoms."""
+    images, _, boxes = frames(2)
     with torch.no_grad():
         return model.encode(images), boxes

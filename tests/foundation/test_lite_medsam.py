@@ -36,22 +36,20 @@ def test_normalise_ignores_neighbours_in_batch(model):
     content_hw = torch.tensor([[8, 8], [4, 8]])
     images[1, :, 4:] = 0
     together = model.normalise(images, content_hw)
-    for i in range(2):
-        assert torch.equal(
-            together[i : i + 1], model.normalise(images[i : i + 1], content_hw[i : i + 1])
-        )
+    alone = [model.normalise(images[i : i + 1], content_hw[i : i + 1]) for i in range(2)]
+    assert torch.equal(together, torch.cat(alone))
 
 
 def test_encoder_batch_equals_one_by_one(model, frames, encoded):
-    images = frames(3)[0]
+    images = frames(2)[0]
     with torch.no_grad():
-        single = model.encode(images[2:])
-    torch.testing.assert_close(encoded[0][2:], single, atol=1e-5, rtol=1e-5)
+        single = model.encode(images[1:])
+    torch.testing.assert_close(encoded[0][1:], single, atol=1e-5, rtol=1e-5)
 
 
 def test_decoder_batch_equals_one_by_one(model, encoded):
     embeddings, boxes = encoded
-    image_index = torch.tensor([2, 0, 0, 1])
+    image_index = torch.tensor([1, 0, 0, 1])
     boxes = boxes[image_index] + torch.tensor([[0.0], [0.0], [5.0], [-3.0]])
     together = model.decode(embeddings, Prompts(boxes=boxes, image_index=image_index))
     for i, image in enumerate(image_index):
@@ -97,7 +95,7 @@ def dsc_by_precision(model, images: Tensor, boxes: Tensor, targets: Tensor) -> T
 
 
 def test_bf16_keeps_the_mask_of_phantoms(model, frames):
-    images, targets, boxes = frames(4)
+    images, targets, boxes = frames(2)
     full, reduced = dsc_by_precision(model, images, boxes, targets)
     assert full.mean() > 0.8
     assert abs(reduced.mean() - full.mean()) <= 0.005
@@ -105,10 +103,10 @@ def test_bf16_keeps_the_mask_of_phantoms(model, frames):
 
 @pytest.mark.realdata
 def test_bf16_keeps_the_mask_of_real_images(model, busbra):
-    cases = [busbra_case(model, path) for path in sorted((busbra / "Images").glob("*.png"))[::240]]
+    paths = sorted((busbra / "Images").glob("*.png"))
+    cases = [busbra_case(model, path) for path in paths[:: len(paths) // 6][:6]]
     images, boxes, targets = (torch.stack(column) for column in zip(*cases, strict=True))
     full, reduced = dsc_by_precision(model, images, boxes, targets)
-    assert len(full) == 8
     assert full.mean() > 0.85
     assert abs(reduced.mean() - full.mean()) <= 0.002
 

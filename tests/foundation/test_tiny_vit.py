@@ -32,9 +32,8 @@ def with_statistics(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_golden(model, upstream, frames, index):
-    image = frames(2)[0][index : index + 1]
+def test_golden(model, upstream, frames):
+    image = frames(1)[0]
     with torch.no_grad():
         torch.testing.assert_close(
             model.encode(image), upstream.image_encoder(image), atol=1e-4, rtol=0
@@ -73,7 +72,7 @@ def test_windows_do_not_see_each_other():
     block = TinyViTBlock(8, num_heads=2, window=4).eval()
     x = torch.randn(1, 8, 8, 8)
     changed = x.clone()
-    changed[..., 4:, 4:] += 1
+    changed[..., 4:, 4:] = torch.randn(1, 8, 4, 4)
     before, after = (block._attend(value.permute(0, 2, 3, 1)) for value in (x, changed))
     assert torch.equal(before[:, :4], after[:, :4])
     assert not torch.isclose(before[:, 4:, 4:], after[:, 4:, 4:]).all()

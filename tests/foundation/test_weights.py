@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ultrarefiner.errors import WeightsError
 from ultrarefiner.foundation import LITE_MEDSAM_WEIGHTS
@@ -89,7 +90,8 @@ def test_corrupted_cache_is_rebuilt(entry):
     intact = path.read_bytes()
     path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
     assert same(load_weights(entry))
-    assert path.read_bytes() == intact
+    assert cached_file().with_suffix(".sha256").read_text() == file_sha256(path)
+    assert load_file(path).keys() == STATE.keys()
 
 
 def test_cut_off_cache_is_rebuilt(entry):

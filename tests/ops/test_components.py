@@ -14,7 +14,7 @@ from ultrarefiner.ops.components import label_components, nearest_component
 _MASKS = npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 
 # cv2's 5x5 mask steps by 1 (side), 1.4 (diagonal) and 2.1969 (knight's move): up to 1.9 % too long
-# (sqrt(1 + 0.1969^2) between side and knight) or too short (2.1969 / sqrt(5)), each candidate alike.
+# (sqrt(1 + 0.1969^2) between side and knight) or too short (2.1969 / sqrt(5)), any candidate.
 _CHAMFER_ERROR = 0.02
 
 

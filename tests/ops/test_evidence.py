@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +23,9 @@ def _disc(
 ) -> Tensor:
     """Hard disc, ``1 1 h w``."""
     ys, xs = (torch.arange(length) + 0.5 for length in hw)
-    squared = (xs[None] - _CENTRE[0] - shift_xy[0]) ** 2 + (ys[:, None] - _CENTRE[1] - shift_xy[1]) ** 2
+    squared = (xs[None] - _CENTRE[0] - shift_xy[0]) ** 2 + (
+        ys[:, None] - _CENTRE[1] - shift_xy[1]
+    ) ** 2
     return (squared <= radius_px**2).float()[None, None]
 
 
@@ -84,7 +88,9 @@ def test_contrast_falls_steadily_with_the_shift() -> None:
 def test_bright_and_dark_lesions_count_alike() -> None:
     image = _speckled()
     masks = torch.cat([_disc(), _disc(shift_xy=(6, 2))], dim=1)
-    torch.testing.assert_close(_contrast(masks, 1 - image), _contrast(masks, image), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        _contrast(masks, 1 - image), _contrast(masks, image), rtol=1e-4, atol=0
+    )
 
 
 def test_an_offset_changes_nothing() -> None:
@@ -98,7 +104,7 @@ def test_gain_acts_through_the_noise_floor_alone() -> None:
     image = _speckled()
     # c = g d / (g s + f), so 1 / c = s / d + (f / d) / g: a straight line in 1 / g.
     inverse = [1 / _contrast(_disc(), gain * image).item() for gain in (1, 1 / 2, 1 / 3, 1 / 4)]
-    steps = [b - a for a, b in zip(inverse[:-1], inverse[1:], strict=True)]
+    steps = [b - a for a, b in pairwise(inverse)]
     assert steps[0] > 0
     assert steps == pytest.approx([steps[0]] * 3, rel=0.02)
     assert inverse[3] < 1.3 * inverse[0], "the floor is small against speckle"

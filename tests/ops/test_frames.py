@@ -75,7 +75,8 @@ def test_content_is_rounded_as_upstream_does(rows: int, cols: int, side: int) ->
 
 
 @pytest.mark.parametrize(
-    ("native_hw", "expected"), [((512, 1), (256, 1)), ((300, 500), (154, 256)), ((1, 1), (256, 256))]
+    ("native_hw", "expected"),
+    [((512, 1), (256, 1)), ((300, 500), (154, 256)), ((1, 1), (256, 256))],
 )
 def test_content_by_hand(native_hw: tuple[int, int], expected: tuple[int, int]) -> None:
     assert Letterbox(native_hw, 256).content_hw == expected

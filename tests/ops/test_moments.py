@@ -27,7 +27,9 @@ def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize(("top", "left", "rows", "cols"), [(2, 5, 4, 9), (0, 0, 1, 1), (3, 1, 1, 7)])
+@pytest.mark.parametrize(
+    ("top", "left", "rows", "cols"), [(2, 5, 4, 9), (0, 0, 1, 1), (3, 1, 1, 7)]
+)
 def test_a_rectangle_has_its_closed_form(top: int, left: int, rows: int, cols: int) -> None:
     weights = torch.zeros(1, 1, 12, 16, dtype=torch.float64)
     weights[..., top : top + rows, left : left + cols] = 0.3
@@ -141,7 +143,7 @@ def test_gradient_of_the_box_of_one_pixel() -> None:
     box, _ = statistics_box(weights, num_stds=2.0)
     box.sum().backward()
     assert weights.grad is not None
-    # The box's sum is 2 (mean x + mean y): a pixel at distance (dx, dy) pulls by 2 (dx + dy) / mass.
+    # The box's sum is 2 (mean x + mean y): a pixel at (dx, dy) pulls by 2 (dx + dy) / mass.
     offsets = torch.arange(5.0, dtype=torch.float64)
     expected = 2 * ((offsets[None] - 3) + (offsets[:, None] - 2)) / 0.8
     torch.testing.assert_close(weights.grad[0, 0], expected)

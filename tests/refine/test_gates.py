@@ -37,7 +37,9 @@ def _gate(coarse: Tensor, refined: Tensor, **settings: float | str) -> Tensor:
 @pytest.mark.parametrize("kind", list(GATES))
 @pytest.mark.parametrize(("minimum", "maximum"), [(0.0, 1.0), (0.3, 0.6), (1.0, 1.0)])
 def test_every_gate_is_between_zero_and_one(kind: str, minimum: float, maximum: float) -> None:
-    coarse = torch.cat([_disc(12.0), torch.zeros(1, 1, _SIDE, _SIDE), torch.rand(1, 1, _SIDE, _SIDE)])
+    coarse = torch.cat(
+        [_disc(12.0), torch.zeros(1, 1, _SIDE, _SIDE), torch.rand(1, 1, _SIDE, _SIDE)]
+    )
     refined = torch.cat([_disc(15.0), _disc(9.0), torch.ones(1, 1, _SIDE, _SIDE)])
     gate = _gate(coarse, refined, kind=kind, minimum=minimum, maximum=maximum)
     assert gate.shape == coarse.shape
@@ -124,7 +126,7 @@ _EVIDENCE = {"kind": "evidence", "minimum": 0.1, "maximum": 0.9, "contrast_gain"
 
 def test_evidence_opens_when_the_refined_outline_sits_on_the_edge() -> None:
     on_edge, beside = _disc(15.0), _disc(15.0, 6.0)
-    assert (_gate(beside, on_edge, **_EVIDENCE) == 0.9).all()
+    torch.testing.assert_close(_gate(beside, on_edge, **_EVIDENCE), torch.full_like(beside, 0.9))
 
 
 def test_evidence_closes_when_the_coarse_outline_sits_on_the_edge() -> None:
@@ -171,5 +173,5 @@ def test_settings_out_of_range_are_named(settings: dict[str, float], name: str) 
 
 
 def test_an_unknown_gate_is_named() -> None:
-    with pytest.raises(ConfigError, match="unknown gate 'evidense'.*Did you mean 'evidence'"):
+    with pytest.raises(ConfigError, match=r"unknown gate 'evidense'.*Did you mean 'evidence'"):
         build_gate(GateConfig(kind="evidense"))

@@ -1,4 +1,4 @@
-"""The refiner on native images with real LiteMedSAM: it helps, it does no harm, it never crashes."""
+"""The refiner on native images with real LiteMedSAM: it helps, does no harm, never crashes."""
 
 from __future__ import annotations
 
@@ -69,8 +69,7 @@ def _refiner(model: RememberingModel, config: RefinerConfig = _CONFIG) -> Refine
 def test_refinement_helps_on_average(examples, refined: list[RefinedImage]) -> None:
     before = [_dsc(example.rough, example.truth) for example in examples]
     after = [
-        _dsc(result.mask, example.truth)
-        for example, result in zip(examples, refined, strict=True)
+        _dsc(result.mask, example.truth) for example, result in zip(examples, refined, strict=True)
     ]
     assert np.mean(after) >= np.mean(before) + 0.02
 
@@ -228,6 +227,29 @@ def test_one_pixel_does_not_crash(
     assert result.mask[60, 70] or result.accepted
 
 
+def test_a_batch_equals_image_by_image(
+    example,
+    remembering: RememberingModel,
+    lite_medsam_model: LiteMedSAM,
+) -> None:
+    coarse, _ = _with_speck(example)
+    # The second image has another size and one lesion instead of two.
+    images = [example.image, np.ascontiguousarray(example.image[::-1, :-30])]
+    masks = [_float(coarse), np.ascontiguousarray(_float(example.rough)[::-1, :-30])]
+    together = Refiner(lite_medsam_model, _CONFIG, device="cpu", bf16=False).refine_batch(
+        images, masks
+    )
+    assert [len(result.lesions) for result in together] == [2, 1]
+    for result, image, mask in zip(together, images, masks, strict=True):
+        alone = _refiner(remembering)(image, mask)
+        np.testing.assert_allclose(result.probs, alone.probs, atol=1e-3)
+        assert np.array_equal(result.coarse_mask, alone.coarse_mask)
+        for lesion, other in zip(result.lesions, alone.lesions, strict=True):
+            assert lesion.reason == other.reason
+            np.testing.assert_allclose(lesion.boxes_xyxy, other.boxes_xyxy, atol=1e-3)
+            assert lesion.predicted_iou == pytest.approx(other.predicted_iou, abs=1e-3)
+
+
 @pytest.mark.parametrize("hw", [(97, 131), (1, 35)])
 def test_odd_sizes_come_back_at_their_size(
     example,
@@ -261,12 +283,12 @@ def test_being_hard_is_found_out_or_told(
     refiner = _refiner(remembering, _ACCEPTING)
     found, told = refiner(example.image, coarse), refiner(example.image, coarse, is_hard=True)
     as_probability = refiner(example.image, coarse, is_hard=False)
-    assert np.array_equal(found.probs, told.probs)
-    assert not np.array_equal(found.probs, as_probability.probs)
+    np.testing.assert_allclose(found.probs, told.probs, atol=1e-3)
+    assert np.abs(found.probs - as_probability.probs).max() > 0.05
 
 
 def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(ConfigError, match="unknown foundation model 'lite-medsan'.*'lite-medsam'"):
+    with pytest.raises(ConfigError, match=r"unknown foundation model 'lite-medsan'.*'lite-medsam'"):
         Refiner("lite-medsan")
 
 
@@ -275,7 +297,9 @@ def _image(reasons: list[str], mask: np.ndarray, coarse: np.ndarray) -> RefinedI
         LesionOutcome(reason=reason, boxes_xyxy=np.zeros((1, 4)), predicted_iou=0.9 - 0.1 * i)
         for i, reason in enumerate(reasons)
     )
-    return RefinedImage(mask=mask, probs=mask.astype(np.float32), coarse_mask=coarse, lesions=lesions)
+    return RefinedImage(
+        mask=mask, probs=mask.astype(np.float32), coarse_mask=coarse, lesions=lesions
+    )
 
 
 def test_the_summary_of_an_image() -> None:

@@ -27,7 +27,9 @@ def _config(**changes: float) -> BoxPromptConfig:
     return BoxPromptConfig(**settings | changes)
 
 
-def _lesion(centre_xy: tuple[float, float] = (27.0, 35.0), axes_xy: tuple[float, float] = (14, 7)) -> Tensor:
+def _lesion(
+    centre_xy: tuple[float, float] = (27.0, 35.0), axes_xy: tuple[float, float] = (14, 7)
+) -> Tensor:
     """Smooth tilted blob, ``1 1 64 64``, peak 0.95."""
     centres = torch.arange(_SIDE) + 0.5
     x, y = centres[None] - centre_xy[0], centres[:, None] - centre_xy[1]

@@ -106,9 +106,7 @@ def test_the_stable_candidate_weighs_more() -> None:
     steep, shallow = 5 * _distance(12.0), 0.3 * _distance(12.0)
     selected = _select([shallow, steep], [0.8, 0.8], stability_weight=1.0)
     # log(w1 / w0) = (s1 - s0) / tau, with the stabilities counted in pixels.
-    stability = [
-        float((z > 1).sum() / (z > -1).sum()) for z in (shallow, steep)
-    ]
+    stability = [float((z > 1).sum() / (z > -1).sum()) for z in (shallow, steep)]
     assert stability[1] > stability[0] + 0.2
     log_ratio = (selected.weights[0, 1] / selected.weights[0, 0]).log().item()
     assert log_ratio == pytest.approx((stability[1] - stability[0]) / 0.1, rel=1e-3)
@@ -142,7 +140,9 @@ def test_gradients_flow_to_logits_and_predicted_iou() -> None:
 
 
 def test_lesions_are_selected_one_by_one() -> None:
-    logits = torch.stack([torch.stack([_distance(9.0), _distance(12.0)]), torch.randn(2, _SIDE, _SIDE)])
+    logits = torch.stack(
+        [torch.stack([_distance(9.0), _distance(12.0)]), torch.randn(2, _SIDE, _SIDE)]
+    )
     iou = torch.tensor([[0.7, 0.8], [0.9, 0.5]])
     selection = QualitySelection(
         SelectionConfig(temperature=0.1, contrast_weight=0.3, stability_weight=1.0)

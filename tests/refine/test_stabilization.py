@@ -153,7 +153,9 @@ def test_items_are_judged_one_by_one() -> None:
     assert torch.equal(stabilized.probs, torch.stack([gated[0], coarse[1], refined[2], coarse[3]]))
 
 
-@pytest.mark.parametrize("refined", [_square(12), _square(6), _empty()], ids=["ok", "small", "none"])
+@pytest.mark.parametrize(
+    "refined", [_square(12), _square(6), _empty()], ids=["ok", "small", "none"]
+)
 def test_a_second_pass_changes_nothing(refined: Tensor) -> None:
     coarse = _square(12)
     once = _run(coarse, refined)

@@ -85,10 +85,7 @@ def find_images(folder: Path) -> tuple[Path, ...]:
 def pair_by_stem(images_dir: Path, coarse_dir: Path) -> Pairing:
     """Match the images of one folder with the coarse masks of another.
 
-    Stems are compared with their case. Rules from strict to loose, each for what the ones before
-    left over: equal stems; nnU-Net's image suffix ``_0000`` dropped; a mask affix dropped
-    (``mask_X``, ``X_mask``, ``X_seg``, ``X_segmentation``, ``X_coarse``, ``X_pred``); BUS-BRA's
-    image prefix ``bus_`` dropped as well. A rule that fits several files pairs none of them.
+    The rules are those of :func:`pair_files`.
 
     Raises:
         InputError: a folder is missing, holds no images or is given twice, or nothing matches.
@@ -100,16 +97,28 @@ def pair_by_stem(images_dir: Path, coarse_dir: Path) -> Pairing:
             expected="two folders",
             fix="Move the masks into a folder of their own: names alone cannot tell them apart.",
         )
-    matcher = _Matcher(images, coarse)
-    for image_key, coarse_key in _RULES:
-        matcher.apply(image_key, coarse_key)
-    if not matcher.pairs:
+    pairing = pair_files(images, coarse)
+    if not pairing.pairs:
         raise InputError(
             f"no image in {images_dir} has a mask in {coarse_dir}",
             expected="equal file names up to the ending",
             found=f"images {_examples(images)} and masks {_examples(coarse)}",
             fix="Name each mask like its image, one file each.",
         )
+    return pairing
+
+
+def pair_files(images: Iterable[Path], coarse: Iterable[Path]) -> Pairing:
+    """Match images with masks by their file names.
+
+    Stems are compared with their case. Rules from strict to loose, each for what the ones before
+    left over: equal stems; nnU-Net's image suffix ``_0000`` dropped; a mask affix dropped
+    (``mask_X``, ``X_mask``, ``X_seg``, ``X_segmentation``, ``X_coarse``, ``X_pred``); BUS-BRA's
+    image prefix ``bus_`` dropped as well. A rule that fits several files pairs none of them.
+    """
+    matcher = _Matcher(images, coarse)
+    for image_key, coarse_key in _RULES:
+        matcher.apply(image_key, coarse_key)
     return Pairing(
         pairs=tuple(sorted(matcher.pairs, key=lambda pair: pair.stem)),
         unmatched_images=tuple(sorted(matcher.images)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -49,8 +50,10 @@ def write_probability(path: Path, prob: ProbMap) -> None:
     if path.suffix == ".png":
         _write_png(path, np.rint(prob * 255).astype(np.uint8))
         return
+    content = io.BytesIO()  # np.save to a file hides why the system refused it
+    np.save(content, prob.astype(np.float32), allow_pickle=False)
     with atomic_path(path) as temporary:
-        np.save(temporary, prob.astype(np.float32), allow_pickle=False)
+        temporary.write_bytes(content.getbuffer())
 
 
 def write_json(path: Path, obj: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ultrarefiner.data.formats import split_name
 from ultrarefiner.data.manifest import Record, read_manifest
-from ultrarefiner.data.pairing import find_images
+from ultrarefiner.data.pairing import find_images, pair_files
 from ultrarefiner.data.readers import read_coarse
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.errors import InputError
@@ -48,11 +48,14 @@ def evaluate_folder(
     Raises:
         InputError: nothing could be scored.
     """
-    scorers = [_Scorer(preds)] + ([_Scorer(baseline, resamples=True)] if baseline else [])
+    records = read_manifest(manifest)
+    images = sorted({record.image for record in records})
+    scorers = [_Scorer(preds, images)]
+    scorers += [_Scorer(baseline, images, resamples=True)] if baseline else []
     cases: list[tuple[Case, ...]] = []
     failures: list[tuple[str, str]] = []
     truths: dict[str, str] = {}
-    for record in read_manifest(manifest):
+    for record in records:
         stem = split_name(record.image)[0]
         try:
             truth = _truth(record)
@@ -77,10 +80,10 @@ def evaluate_folder(
 class _Scorer:
     """Scores the masks of one folder."""
 
-    def __init__(self, folder: Path, *, resamples: bool = False):
+    def __init__(self, folder: Path, images: list[Path], *, resamples: bool = False):
         self.folder = folder
         self.resamples = resamples
-        self.paths = _by_stem(folder)
+        self.paths = {pair.stem: pair.coarse for pair in pair_files(images, _masks(folder)).pairs}
         self.notes: list[tuple[str, str]] = []
 
     def score(self, stem: str, truth: Mask, record: Record) -> Case:
@@ -118,15 +121,14 @@ def _content(columns: list[list[Case]]) -> dict[str, Any]:
     return content
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _masks(folder: Path) -> list[Path]:
     """Return the masks of a folder, or those that the run in it has finished."""
     inside = folder / "masks"
-    paths = find_images(inside if inside.is_dir() else folder)
-    found = {split_name(path)[0]: path for path in paths}
+    paths = list(find_images(inside if inside.is_dir() else folder))
     if not (inside.is_dir() and (folder / "results.csv").is_file()):
-        return found
+        return paths
     done = {row["image"] for row in read_results(folder / "results.csv") if not row.get("error")}
-    return {stem: path for stem, path in found.items() if as_cell(stem) in done}
+    return [path for path in paths if as_cell(split_name(path)[0]) in done]
 
 
 def _truth(record: Record) -> Mask:

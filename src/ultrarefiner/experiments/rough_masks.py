@@ -6,6 +6,7 @@ Every variant of the refiner gets the same rough masks. The truth is never shown
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -78,43 +79,65 @@ def run_rough_masks(
     refiners = {
         name: Refiner(model, config, device=device) for name, config in experiment.variants.items()
     }
-    coarse_cases: list[Case] = []
-    cases: dict[str, list[Case]] = {name: [] for name in refiners}
-    reasons: dict[str, dict[str, int]] = {name: {} for name in refiners}
-    fingerprint = hashlib.sha256()
+    scores = Scores(refiners)
     for index, record in enumerate(track(records, len(records))):
-        image, truth = _read(record)
-        fingerprint.update(record.image.name.encode() + image.tobytes() + truth.tobytes())
-        rough = roughen_mask(
-            truth, np.random.default_rng([experiment.seed, index]), experiment.generator
-        )
-        coarse_cases.append(_case(record, rough, truth))
+        image, truth, rough = scores.open(record, experiment, index)
         for name, refiner in refiners.items():
             result = refiner(image, rough.astype(np.float32), is_hard=True)
-            cases[name].append(_case(record, result.mask, truth))
-            reasons[name][result.reason] = reasons[name].get(result.reason, 0) + 1
+            scores.add(name, record, result.mask, truth, result.reason)
         model.forget()
-    first = next(iter(refiners))
-    return {
-        "command": command,
-        "experiment": asdict(experiment),
-        "versions": {name: version(name) for name in ("ultrarefiner", "torch", "numpy")},
-        "data_sha256": fingerprint.hexdigest(),
-        "num_images": len(records),
-        "num_patients": len({record.patient for record in records}),
-        "coarse": _summary(coarse_cases),
-        "variants": {
-            name: _summary(cases[name])
-            | {"paired": _paired(cases[name], coarse_cases), "reasons": reasons[name]}
-            for name in refiners
-        },
-        "cases": [
-            {"image": fine.image, "patient": fine.patient}
-            | {f"coarse_{m}": round(getattr(rough.metrics, m), 4) for m in METRICS}
-            | {f"refined_{m}": round(getattr(fine.metrics, m), 4) for m in METRICS}
-            for rough, fine in zip(coarse_cases, cases[first], strict=True)
-        ],
-    }
+    return scores.result(experiment, command)
+
+
+class Scores:
+    """What is known so far of every variant, on the same rough masks.
+
+    Args:
+        variants: their names; the cases of the first are part of the result.
+    """
+
+    def __init__(self, variants: Iterable[str]):
+        self.cases: dict[str, list[Case]] = {name: [] for name in variants}
+        self.reasons: dict[str, Counter[str]] = {name: Counter() for name in self.cases}
+        self.coarse: list[Case] = []
+        self._fingerprint = hashlib.sha256()
+
+    def open(
+        self, record: Record, experiment: RoughMaskExperiment, index: int
+    ) -> tuple[GreyImage, Mask, Mask]:
+        """Return image, truth and rough mask of one record, and score the rough mask."""
+        assert record.mask is not None, "BUS-BRA has a mask for every image"
+        image, truth = read_image(record.image), read_coarse(record.mask).values > 0.5
+        rng = np.random.default_rng([experiment.seed, index])
+        rough = roughen_mask(truth, rng, experiment.generator)
+        self._fingerprint.update(record.image.name.encode() + image.tobytes() + truth.tobytes())
+        self.coarse.append(_case(record, rough, truth))
+        return image, truth, rough
+
+    def add(self, name: str, record: Record, mask: Mask, truth: Mask, reason: str) -> None:
+        """Score what a variant made of one rough mask."""
+        self.cases[name].append(_case(record, mask, truth))
+        self.reasons[name][reason] += 1
+
+    def result(self, experiment: RoughMaskExperiment, command: str) -> dict[str, Any]:
+        """Return what is stored: provenance, a summary of each variant, cases of the first."""
+        first = next(iter(self.cases.values()))
+        return {
+            "command": command,
+            "experiment": asdict(experiment),
+            "versions": {name: version(name) for name in ("ultrarefiner", "torch", "numpy")},
+            "data_sha256": self._fingerprint.hexdigest(),
+            "num_images": len(self.coarse),
+            "num_patients": len({case.patient for case in self.coarse}),
+            "coarse": _summary(self.coarse),
+            "variants": {name: self._variant(name) for name in self.cases},
+            "cases": [_row(*pair) for pair in zip(self.coarse, first, strict=True)],
+        }
+
+    def _variant(self, name: str) -> dict[str, Any]:
+        cases = self.cases[name]
+        paired = asdict(compare_paired(cases, self.coarse, METRICS))
+        return _summary(cases) | {"paired": paired, "reasons": dict(self.reasons[name])}
 
 
 def choose_records(
@@ -129,11 +152,6 @@ def choose_records(
     rank = {patients[i]: position for position, i in enumerate(order)}
     chosen.sort(key=lambda record: rank[record.patient])
     return tuple(chosen[: experiment.num_images])
-
-
-def _read(record: Record) -> tuple[GreyImage, Mask]:
-    assert record.mask is not None, "BUS-BRA has a mask for every image"
-    return read_image(record.image), read_coarse(record.mask).values > 0.5
 
 
 def _case(record: Record, mask: Mask, truth: Mask) -> Case:
@@ -151,6 +169,9 @@ def _summary(cases: list[Case]) -> dict[str, Any]:
     }
 
 
-def _paired(cases: list[Case], baseline: list[Case]) -> dict[str, Any]:
-    paired = compare_paired(cases, baseline, METRICS)
-    return asdict(paired)
+def _row(coarse: Case, refined: Case) -> dict[str, Any]:
+    row: dict[str, Any] = {"image": coarse.image, "patient": coarse.patient}
+    for prefix, case in (("coarse", coarse), ("refined", refined)):
+        for name in METRICS:
+            row[f"{prefix}_{name}"] = round(getattr(case.metrics, name), 4)
+    return row

@@ -6,14 +6,26 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from ultrarefiner.errors import ConfigError
+
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the device called ``name``; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    if not there.get(name.partition(":")[0], False):
+        available = ", ".join(kind for kind in there if there[kind])
+        raise ConfigError(f"device {name!r}", expected=f"auto or one of {available}")
+    return torch.device(name)
 
 
 def bf16_is_fast(device: torch.device) -> bool:

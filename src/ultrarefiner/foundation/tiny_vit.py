@@ -182,7 +182,8 @@ class TinyViTBlock(nn.Module):
         tokens = x.permute(0, 2, 3, 1)
         tokens = tokens + self._attend(tokens)
         tokens = self.local_conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
+        out: Tensor = (tokens + self.mlp(tokens)).permute(0, 3, 1, 2)
+        return out
 
     def _attend(self, x: Float[Tensor, "B H W C"]) -> Float[Tensor, "B H W C"]:
         """Cut into windows (padded with zeros below and right), attend, put together again."""

@@ -38,7 +38,8 @@ class BoxPromptConfig:
     """How boxes are read off a coarse map.
 
     Attributes:
-        num_stds: half side of the box in standard deviations (2 is tight for an ellipse).
+        num_stds: half side of the box in standard deviations of the sharpened map; 2 is tight for
+            a uniform ellipse, and sharpening shrinks the map a little.
         jitter: how far a hypothesis moves a side, as a share of the box's side; 0 gives one box.
         floor: smallest threshold of the sharpening, a probability.
         relative: threshold of the sharpening relative to the map's maximum.
@@ -47,7 +48,7 @@ class BoxPromptConfig:
         min_mass_px: sharpened mass below which a map counts as empty [px of the coarse grid].
     """
 
-    num_stds: float = 2.35
+    num_stds: float = 2.65
     jitter: float = 0.1
     floor: float = 0.05
     relative: float = 0.4

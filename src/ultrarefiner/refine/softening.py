@@ -31,7 +31,7 @@ class SofteningConfig:
         max_lesions: components refined at most, largest first; the others stay as they are.
     """
 
-    width: float = 0.12
+    width: float = 0.09
     max_lesions: int = 16
 
     def __post_init__(self) -> None:

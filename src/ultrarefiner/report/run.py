@@ -47,9 +47,8 @@ def write_run_report(run: Path, out: Path, *, evaluation: Path | None = None) ->
         **{f"version of {name}": number for name, number in record["versions"].items()},
     }
     notes = [f"{Path(name).name}: {note}" for name, note in record["notes"]]
-    page = render_report(
-        cases, title="UltraRefiner report", evaluation=scores, provenance=provenance, notes=notes
-    )
+    title = f"Refinement of {len(made)} coarse mask{'s' if len(made) != 1 else ''}"
+    page = render_report(cases, title=title, evaluation=scores, provenance=provenance, notes=notes)
     write_text(out, page)
 
 
