@@ -64,7 +64,7 @@ def first_boxes(refiner: Refiner, case: Case) -> BoxedImage:
 
 
 def preprocess(image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
-    """Scale the long side to 256, the grey levels to [0, 1], pad with 0; as LiteMedSAM's authors."""
+    """Scale the long side to 256, stretch grey levels to [0, 1], pad with 0, as upstream does."""
     scale = SIDE / max(image.shape)
     rows, cols = (int(length * scale + 0.5) for length in image.shape)
     small = cv2.resize(image, (cols, rows), interpolation=cv2.INTER_AREA)

@@ -130,9 +130,10 @@ def test_padding_does_not_count() -> None:
     torch.testing.assert_close(with_padding, _contrast(masks, image), rtol=1e-4, atol=1e-5)
 
 
-def test_what_lies_in_the_padding_is_not_looked_at() -> None:
+@pytest.mark.parametrize("num_rows", [66, 50], ids=["below-the-disc", "through-the-disc"])
+def test_what_lies_in_the_padding_is_not_looked_at(num_rows: int) -> None:
     image, valid = _speckled(), torch.ones(1, 1, _SIDE, _SIDE)
-    valid[..., 66:, :] = 0  # the disc ends at row 64
+    valid[..., num_rows:, :] = 0  # the disc ends at row 64
     other = torch.where(valid > 0, image, 1 - image)
     assert torch.equal(_contrast(_disc(), image, valid), _contrast(_disc(), other, valid))
     assert not torch.equal(_contrast(_disc(), image), _contrast(_disc(), other))

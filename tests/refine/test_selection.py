@@ -102,6 +102,12 @@ def test_the_candidate_on_the_edge_of_the_image_weighs_more() -> None:
     assert blind.weights[0].tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_an_outline_is_where_the_logit_is_zero() -> None:
+    # The same outline, steep or shallow, has the same contrast.
+    selected = _select([0.2 * _distance(12.0), 5 * _distance(12.0)], [0.8] * 2, contrast_weight=1.0)
+    assert selected.weights[0].tolist() == pytest.approx([0.5, 0.5], abs=1e-4)
+
+
 def test_the_stable_candidate_weighs_more() -> None:
     steep, shallow = 5 * _distance(12.0), 0.3 * _distance(12.0)
     selected = _select([shallow, steep], [0.8, 0.8], stability_weight=1.0)

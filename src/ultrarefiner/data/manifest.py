@@ -70,7 +70,12 @@ def read_manifest(path: Path) -> tuple[Record, ...]:
             expected="a column 'image' (and 'mask', 'patient', ...)",
             found="the columns " + ", ".join(table.fieldnames or ["none"]),
         )
-    records = tuple(_record(row, path, line) for line, row in enumerate(table, start=2))
+    try:
+        records = tuple(_record(row, path, table.line_num) for row in table)
+    except csv.Error as cause:
+        raise InputError(
+            f"manifest {path}, line {table.line_num}", expected="CSV", found=str(cause)
+        ) from cause
     if not records:
         raise InputError(f"manifest {path} has no rows", fix="Add one row per image.")
     return records

@@ -46,6 +46,8 @@ class RememberingModel(FoundationModel):
     ) -> Decoded:
         """Decode boxes, once per set of boxes of one image."""
         assert prompts.boxes is not None, "only box prompts are remembered"
+        assert prompts.point_coords is None, "only box prompts are remembered"
+        assert prompts.masks is None, "only box prompts are remembered"
         assert len(embeddings) == 1, "one image at a time"
         key = prompts.boxes.cpu().numpy().tobytes(), multimask_output
         if key not in self._answers:

@@ -35,7 +35,7 @@ class RoughMaskExperiment:
 
     Attributes:
         folds: official folds of BUS-BRA whose images are used.
-        num_images: how many of them, drawn by patient; all if ``None``.
+        num_images: how many of them, patient after patient in random order; all if ``None``.
         seed: of the draw and of the rough masks.
         generator: how rough the masks are.
         foundation: name in the registry.
@@ -143,7 +143,7 @@ class Scores:
 def choose_records(
     records: tuple[Record, ...], experiment: RoughMaskExperiment
 ) -> tuple[Record, ...]:
-    """Return the records of the folds, or whole patients of them in random order up to a number."""
+    """Return the records of the folds, or patients of them in random order up to a number."""
     chosen = [record for record in records if record.fold in experiment.folds]
     if experiment.num_images is None:
         return tuple(chosen)

@@ -40,9 +40,11 @@ def boundary_contrast(
     Returns:
         ``B K``, at least 0, at most about 2; an empty or full mask gives 0.
     """
-    masks, images = masks.float(), images.float()
+    masks, images, valid = masks.float(), images.float(), valid.float()
     radius_px = (masks.detach().sum(dim=(-2, -1)) / torch.pi).sqrt()
-    blurred = _blur(masks, (width * radius_px).clamp_min(min_width_px))
+    sigma_px = (width * radius_px).clamp_min(min_width_px)
+    valid = valid.expand_as(masks)
+    blurred = _blur(masks * valid, sigma_px) / _blur(valid, sigma_px).clamp_min(1e-6)
     inner, outer = valid * masks * (1 - blurred), valid * (1 - masks) * blurred
     mean_inner, _ = _weighted_moments(images, inner)
     mean_outer, _ = _weighted_moments(images, outer)

@@ -153,13 +153,15 @@ class Refiner:
             are_hard: whether each map is a mask rather than a probability; found out if not given.
 
         Raises:
-            InputError: a coarse map has another size than its image.
+            InputError: a coarse map has another size than its image, or values are out of range.
         """
+        images = [np.asarray(image, dtype=np.float32) for image in images]
+        coarse = [np.asarray(values, dtype=np.float32) for values in coarse]
         if are_hard is None:
             are_hard = [bool(np.isin(values, (0, 1)).all()) for values in coarse]
         frames, lesions = [], []
         for image, values, is_hard in zip(images, coarse, are_hard, strict=True):
-            _check_same_size(image, values)
+            _check(image, values)
             frame = Letterbox(image.shape, self._grid_side)
             frames.append(frame)
             lesions.append(
@@ -205,7 +207,20 @@ def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> Refine
     )
 
 
-def _check_same_size(image: GreyImage, coarse: ProbMap) -> None:
+def _check(image: GreyImage, coarse: ProbMap) -> None:
+    """Refuse what would be misunderstood further down."""
+    for name, values in (("image", image), ("coarse map", coarse)):
+        if values.ndim != 2 or 0 in values.shape:
+            raise InputError(
+                f"{name} has the wrong shape", expected="rows x columns", found=str(values.shape)
+            )
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise InputError(
+                f"{name} has the wrong range",
+                expected="finite values in [0, 1]",
+                found=f"{values.min()} to {values.max()}",
+                fix="Divide 8-bit values by 255; apply a sigmoid to logits.",
+            )
     if image.shape != coarse.shape:
         raise InputError(
             "coarse map and image differ in size",

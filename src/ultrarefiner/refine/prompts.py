@@ -63,6 +63,7 @@ class BoxPromptConfig:
         _require(0 <= self.relative < 1, "relative", "in [0, 1)", self.relative)
         _require(self.temperature > 0, "temperature", "> 0", self.temperature)
         _require(self.min_side_px > 0, "min_side_px", "> 0", self.min_side_px)
+        _require(self.min_mass_px > 0, "min_mass_px", "> 0", self.min_mass_px)
 
 
 def _require(ok: bool, name: str, expected: str, found: float) -> None:
@@ -117,9 +118,10 @@ class BoxPrompts(nn.Module):
         box, mass = statistics_box(weights, num_stds=config.num_stds)
         content = content_box(content_hw).to(box)
         no_lesion = mass < config.min_mass_px
-        box = torch.where(no_lesion[:, None], content, self._at_least_min_side(box))
+        box = self._at_least_min_side(box)
         sides = (box[:, 2:] - box[:, :2]).repeat(1, 2)
         moved = box[:, None] + self._moves * sides[:, None]
+        moved = torch.where(no_lesion[:, None, None], content[:, None], moved)
         return BoxHypotheses(boxes=clamp_boxes(moved, content[:, None]), no_lesion=no_lesion)
 
     def _at_least_min_side(self, box: Boxes) -> Boxes:

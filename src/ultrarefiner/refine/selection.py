@@ -95,7 +95,7 @@ class QualitySelection(nn.Module):
 
 
 def _stability(logits: Candidates, offset: float) -> Scores:
-    """Return the ratio of the areas above and below the moved threshold; 1 for an empty mask."""
+    """Return the ratio of the areas above the raised and the lowered threshold; 0 if empty."""
     inner = (logits > offset).sum(dim=(-2, -1))
     outer = (logits > -offset).sum(dim=(-2, -1))
-    return torch.where(outer > 0, inner / outer.clamp_min(1), 1.0)
+    return inner / outer.clamp_min(1)

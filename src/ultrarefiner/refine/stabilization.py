@@ -42,6 +42,10 @@ class StabilizerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.min_iou <= 1:
             raise ConfigError("stabilizer min_iou", expected="in [0, 1]", found=str(self.min_iou))
+        if self.max_components < 1:
+            raise ConfigError(
+                "stabilizer max_components", expected=">= 1", found=str(self.max_components)
+            )
         if not 0 <= self.min_area_ratio <= 1 <= self.max_area_ratio:
             raise ConfigError(
                 "stabilizer area ratios",

@@ -27,9 +27,9 @@ def read_busbra(root: Path) -> tuple[Record, ...]:
     Raises:
         InputError: a table is missing, or no image is there.
     """
-    cases = {row["ID"]: row for row in _table(root / "bus_data.csv")}
+    cases = {row["ID"]: row for row in _table(root / "bus_data.csv", "ID", "Case", "Pathology")}
     records = []
-    for row in sorted(_table(root / "5-fold-cv.csv"), key=lambda row: row["ID"]):
+    for row in sorted(_table(root / "5-fold-cv.csv", "ID", "kFold"), key=lambda row: row["ID"]):
         name = row["ID"]
         image = root / "Images" / f"{name}.png"
         if image.is_file() and name in cases:
@@ -52,13 +52,22 @@ def read_busbra(root: Path) -> tuple[Record, ...]:
     return tuple(records)
 
 
-def _table(path: Path) -> list[dict[str, str]]:
+def _table(path: Path, *columns: str) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            return list(csv.DictReader(stream))
+            table = csv.DictReader(stream)
+            rows = list(table)
     except OSError as cause:
         raise InputError(
             f"cannot read {path}",
             expected="the original layout of BUS-BRA",
             found=cause.strerror or str(cause),
         ) from cause
+    missing = [name for name in columns if name not in (table.fieldnames or [])]
+    if missing:
+        raise InputError(
+            f"{path} has other columns than BUS-BRA",
+            expected=", ".join(columns),
+            found=", ".join(table.fieldnames or ["none"]),
+        )
+    return rows
