@@ -231,6 +231,26 @@ def test_busbra_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_busbra(root)
 
 
+def test_a_table_of_other_columns_is_named(tmp_path: Path) -> None:
+    root = _fake_busbra(tmp_path)
+    table = root / "5-fold-cv.csv"
+    table.write_text(table.read_text().replace("kFold", "fold"))
+    with pytest.raises(InputError, match=r"5-fold-cv.csv has other columns.*kFold"):
+        read_busbra(root)
+
+
+def test_a_bad_row_after_blank_lines_names_its_own_line(tmp_path: Path) -> None:
+    manifest = _manifest(tmp_path, "image,label", "", "", "a.png,x", '"",bad')
+    with pytest.raises(InputError, match="line 5"):
+        read_manifest(manifest)
+
+
+def test_a_cell_without_end_is_an_input_error(tmp_path: Path) -> None:
+    manifest = _manifest(tmp_path, "image,label", "a.png," + "x" * 200_000)
+    with pytest.raises(InputError, match="line 2.*field larger"):
+        read_manifest(manifest)
+
+
 @pytest.mark.realdata
 def test_fold_three_of_busbra(busbra: Path) -> None:
     records = [record for record in read_busbra(busbra) if record.fold == "3"]

@@ -275,6 +275,30 @@ def test_a_size_mismatch_is_an_input_error(
         _refiner(remembering)(example.image, _float(example.rough[:, 1:]))
 
 
+@pytest.mark.parametrize(
+    ("name", "index", "value"),
+    [("coarse map", 1, np.nan), ("coarse map", 1, 255.0), ("image", 0, np.inf), ("image", 0, -0.1)],
+)
+def test_values_out_of_range_are_an_input_error(
+    example, remembering: RememberingModel, name: str, index: int, value: float
+) -> None:
+    arrays = [example.image.copy(), _float(example.rough)]
+    arrays[index][0, 0] = value
+    with pytest.raises(InputError, match=f"{name} has the wrong range.*finite values in"):
+        _refiner(remembering)(*arrays)
+
+
+def test_a_channel_axis_is_an_input_error(example, remembering: RememberingModel) -> None:
+    with pytest.raises(InputError, match=r"image has the wrong shape.*rows x columns"):
+        _refiner(remembering)(example.image[..., None], _float(example.rough))
+
+
+def test_an_empty_boolean_mask_is_taken(example, remembering: RememberingModel) -> None:
+    result = _refiner(remembering)(example.image, np.zeros(example.image.shape, dtype=bool))
+    assert result.coarse_mask.sum() == 0
+    assert result.probs.dtype == np.float32
+
+
 def test_being_hard_is_found_out_or_told(
     example,
     remembering: RememberingModel,

@@ -155,7 +155,7 @@ def test_an_empty_map_gets_the_box_of_the_content(faint: float) -> None:
     coarse = torch.cat([torch.full((1, 1, _SIDE, _SIDE), faint), _lesion()])
     hypotheses = BoxPrompts(_config())(coarse, _content(2, rows=40))
     assert hypotheses.no_lesion.tolist() == [True, False]
-    assert hypotheses.boxes[0, 0].tolist() == [0, 0, 64, 40]
+    assert hypotheses.boxes[0].tolist() == [[0, 0, 64, 40]] * hypotheses.boxes.shape[1]
     assert hypotheses.boxes.isfinite().all()
     assert torch.equal(hypotheses.boxes[1:], _boxes(_lesion(), _content(rows=40)))
 

@@ -74,7 +74,7 @@ def read_manifest(path: Path) -> tuple[Record, ...]:
         records = tuple(_record(row, path, table.line_num) for row in table)
     except csv.Error as cause:
         raise InputError(
-            f"manifest {path}, line {table.line_num}", expected="CSV", found=str(cause)
+            f"manifest {path}, line {table.line_num + 1}", expected="CSV", found=str(cause)
         ) from cause
     if not records:
         raise InputError(f"manifest {path} has no rows", fix="Add one row per image.")
