@@ -247,7 +247,7 @@ def test_a_bad_row_after_blank_lines_names_its_own_line(tmp_path: Path) -> None:
 
 def test_a_cell_without_end_is_an_input_error(tmp_path: Path) -> None:
     manifest = _manifest(tmp_path, "image,label", "a.png," + "x" * 200_000)
-    with pytest.raises(InputError, match="line 2.*field larger"):
+    with pytest.raises(InputError, match=r"line 2.*field larger"):
         read_manifest(manifest)
 
 

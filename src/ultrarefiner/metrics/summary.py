@@ -1,26 +1,28 @@
-"""What many evaluated masks say together: means with intervals that respect patients.
+"""What many evaluated masks say together: means, paired differences, counts of misses.
 
-Images of one patient are alike, so every bootstrap here draws patients, not images (the cluster
-bootstrap of Field and Welsh, https://doi.org/10.1111/j.1467-9868.2007.00593.x). Shares have the
-interval of Wilson, https://doi.org/10.1080/01621459.1927.10502953, which treats images as
-independent and stays open at 0 and 1, where a bootstrap collapses to a point.
+All intervals respect patients; see :mod:`ultrarefiner.metrics.intervals`.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64
 
 from ultrarefiner.errors import ConfigError, InputError
+from ultrarefiner.metrics.intervals import (
+    Estimate,
+    Share,
+    central_interval,
+    clustered_bootstrap,
+    estimate_columns,
+    share_of,
+)
 from ultrarefiner.metrics.masks import METRICS, DistanceUnit, MaskMetrics
-
-_Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +42,6 @@ class Case:
     def __post_init__(self) -> None:
         if not self.patient:
             object.__setattr__(self, "patient", Path(self.image).stem)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Mean over images with its 95 % clustered-bootstrap interval, and the median."""
-
-    mean: float
-    low: float
-    high: float
-    median: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Share of images with its 95 % Wilson interval."""
-
-    num: int
-    share: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +157,11 @@ def summarise(cases: Sequence[Case], metrics: Sequence[str] = METRICS, *, seed: 
     _check_cases(cases)
     _check_names(metrics)
     patients = np.array([case.patient for case in cases])
-    estimates = _estimates(_table(cases, metrics), patients, metrics, seed)
+    estimates = estimate_columns(_table(cases, metrics), patients, metrics, seed)
     detected = np.array([case.metrics.outcome == "ok" for case in cases])
     if "hd95" in metrics and detected.any():
         hd95 = _table(cases, ["hd95"])[detected]
-        estimates |= _estimates(hd95, patients[detected], ["hd95_detected"], seed)
+        estimates |= estimate_columns(hd95, patients[detected], ["hd95_detected"], seed)
     outcomes = [case.metrics.outcome for case in cases]
     return Summary(
         metrics=estimates,
@@ -228,104 +210,15 @@ def compare_paired(
     dsc_change = _table(cases, ["dsc"]) - _table(baseline, ["dsc"])
     harmed = dsc_change < -delta
     rng = np.random.default_rng(seed)
-    low, high = _interval(clustered_bootstrap(harmed.astype(np.float64), patients, rng))
+    low, high = central_interval(clustered_bootstrap(harmed.astype(np.float64), patients, rng))
     return PairedSummary(
-        differences=_estimates(differences, patients, metrics, seed),
+        differences=estimate_columns(differences, patients, metrics, seed),
         delta=delta,
-        improved=_share(dsc_change > delta),
-        unchanged=_share(np.abs(dsc_change) <= delta),
-        harmed=_share(harmed),
+        improved=share_of(dsc_change > delta),
+        unchanged=share_of(np.abs(dsc_change) <= delta),
+        harmed=share_of(harmed),
         harmed_clustered=(float(low[0]), float(high[0])),
     )
-
-
-def clustered_bootstrap(
-    values: Float64[np.ndarray, "N M"],
-    clusters: Shaped[np.ndarray, " N"],
-    rng: np.random.Generator,
-    num_resamples: int = 2000,
-) -> Float64[np.ndarray, "R M"]:
-    r"""Return column means of resamples that draw whole clusters with replacement.
-
-    .. math:: \bar x^*_r = \frac{\sum_c w_{rc} \sum_{i \in c} x_i}{\sum_c w_{rc} n_c}, \qquad
-              w_r \sim \mathrm{Multinomial}(C; 1/C, \dots, 1/C)
-
-    All columns share their draws, so that differences of columns stay paired.
-
-    Args:
-        values: one row per image, at least one.
-        clusters: the cluster of each row.
-        rng: source of the draws.
-        num_resamples: number of resamples R, at least 1.
-
-    Returns:
-        One row of means per resample, in the unit of the values.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> means = clustered_bootstrap(np.array([[1.0], [3.0]]), np.array(["a", "b"]), rng)
-        >>> np.unique(means)
-        array([1., 2., 3.])
-    """
-    _, cluster, num_rows = np.unique(clusters, return_inverse=True, return_counts=True)
-    num = len(num_rows)
-    sums = np.zeros((num, values.shape[1]))
-    np.add.at(sums, cluster, values)
-    drawn = rng.integers(num, size=(num_resamples, num)) + num * np.arange(num_resamples)[:, None]
-    weights = np.bincount(drawn.ravel(), minlength=num_resamples * num).reshape(-1, num)
-    return (weights @ sums) / (weights @ num_rows)[:, None]
-
-
-def wilson_interval(num: int, num_total: int) -> tuple[float, float]:
-    r"""Return the 95 % Wilson score interval of a share.
-
-    .. math:: \frac{\hat p + z^2/2n \pm z \sqrt{\hat p (1 - \hat p)/n + z^2/4n^2}}{1 + z^2/n}
-
-    Args:
-        num: number of images that have the property.
-        num_total: number of images, at least 1.
-
-    Returns:
-        Lower and upper end, in [0, 1].
-
-    Example:
-        >>> [round(end, 4) for end in wilson_interval(0, 10)]
-        [0.0, 0.2775]
-    """
-    share, z2 = num / num_total, _Z_95**2 / num_total
-    centre = share + z2 / 2
-    half = math.sqrt(z2 * share * (1 - share) + z2**2 / 4)
-    return max(0.0, (centre - half) / (1 + z2)), min(1.0, (centre + half) / (1 + z2))
-
-
-def _share(holds: Shaped[np.ndarray, "N 1"]) -> Share:
-    """Return the share of images for which a statement holds."""
-    num = int(np.count_nonzero(holds))
-    low, high = wilson_interval(num, len(holds))
-    return Share(num=num, share=num / len(holds), low=low, high=high)
-
-
-def _estimates(
-    values: Float64[np.ndarray, "N M"],
-    patients: Shaped[np.ndarray, " N"],
-    names: Sequence[str],
-    seed: int,
-) -> dict[str, Estimate]:
-    """Return the estimate of each column, by name."""
-    low, high = _interval(clustered_bootstrap(values, patients, np.random.default_rng(seed)))
-    rows = np.stack([values.mean(axis=0), low, high, np.median(values, axis=0)], axis=1).tolist()
-    return {
-        name: Estimate(mean=mean, low=low, high=high, median=median)
-        for name, (mean, low, high, median) in zip(names, rows, strict=True)
-    }
-
-
-def _interval(
-    means: Float64[np.ndarray, "R M"],
-) -> tuple[Float64[np.ndarray, " M"], Float64[np.ndarray, " M"]]:
-    """Return the central 95 % of each column."""
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
-    return low, high
 
 
 def _table(cases: Sequence[Case], names: Sequence[str]) -> Float64[np.ndarray, "N M"]:
