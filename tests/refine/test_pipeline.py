@@ -11,9 +11,10 @@ import torch
 from ultrarefiner.foundation import LiteMedSAM
 from ultrarefiner.ops.frames import Letterbox
 from ultrarefiner.refine.gates import GateConfig
-from ultrarefiner.refine.pipeline import Refinement, RefinementPipeline
+from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.predictor import RefinerConfig, build_pipeline
 from ultrarefiner.refine.prompts import BoxPromptConfig
+from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.refine.roi import Scene
 from ultrarefiner.refine.selection import SelectionConfig
 from ultrarefiner.refine.softening import SofteningConfig, split_lesions

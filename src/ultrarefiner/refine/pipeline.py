@@ -1,45 +1,21 @@
-"""The picture of the system: one line per stage.
-
-coarse -> (crop) -> prompts -> foundation -> selection -> (paste) -> gate -> stabilise
-"""
+"""The picture of the system: coarse -> prompts -> foundation -> selection -> gate -> stabilise."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from torch import nn
 
 from ultrarefiner.foundation import FoundationModel
-from ultrarefiner.refine.candidates import Proposals, propose
+from ultrarefiner.refine.candidates import propose
 from ultrarefiner.refine.gates import Gate, apply_gate
-from ultrarefiner.refine.prompts import BoxHypotheses, BoxPrompts
+from ultrarefiner.refine.prompts import BoxPrompts
+from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.refine.roi import RegionOfInterest, Scene
-from ultrarefiner.refine.selection import QualitySelection, Selected
-from ultrarefiner.refine.stabilization import Stabilized, Stabilizer
-from ultrarefiner.shapes import Boxes, ProbMaps
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refinement:
-    """Everything that happened to B lesions, stage by stage; :attr:`probs` is the answer."""
-
-    coarse: ProbMaps
-    roi: Boxes | None
-    prompts: BoxHypotheses
-    proposals: Proposals
-    selected: Selected
-    refined: ProbMaps
-    gate: ProbMaps
-    final: Stabilized
-
-    @property
-    def probs(self) -> ProbMaps:
-        """Final probability, ``B 1 h w``."""
-        return self.final.probs
+from ultrarefiner.refine.selection import QualitySelection
+from ultrarefiner.refine.stabilization import Stabilizer
 
 
 class RefinementPipeline(nn.Module):
-    """Refine coarse maps with a foundation model; the same object trains, predicts and serves.
+    """Refine coarse maps; the same object trains, predicts and serves.
 
     A stage that is switched off is an identity module, never a branch in here.
     """
@@ -55,12 +31,8 @@ class RefinementPipeline(nn.Module):
         stabilizer: Stabilizer,
     ):
         super().__init__()
-        self.foundation = foundation
-        self.roi = roi
-        self.prompts = prompts
-        self.selection = selection
-        self.gate = gate
-        self.stabilizer = stabilizer
+        self.foundation, self.roi, self.prompts = foundation, roi, prompts
+        self.selection, self.gate, self.stabilizer = selection, gate, stabilizer
 
     def forward(self, scene: Scene) -> Refinement:
         """Refine every coarse map of the scene."""

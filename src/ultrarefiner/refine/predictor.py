@@ -14,8 +14,9 @@ from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
 from ultrarefiner.foundation.precision import autocast, choose_device
 from ultrarefiner.ops.frames import Letterbox
 from ultrarefiner.refine.gates import GateConfig, build_gate
-from ultrarefiner.refine.pipeline import Refinement, RefinementPipeline
+from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.prompts import BoxPromptConfig, BoxPrompts
+from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.refine.roi import Scene, WholeFrame
 from ultrarefiner.refine.selection import QualitySelection, SelectionConfig
 from ultrarefiner.refine.softening import CoarseLesions, SofteningConfig, split_lesions
