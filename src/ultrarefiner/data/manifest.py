@@ -7,7 +7,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultrarefiner.data.writers import write_text
+from ultrarefiner.data.atomic import write_text
 from ultrarefiner.errors import InputError
 
 COLUMNS = (

@@ -7,9 +7,6 @@ for patients: what is measured on it does not say how well anything segments rea
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from ultrarefiner.data.atomic import atomic_path
+from ultrarefiner.data.manifest import Record, write_manifest
 from ultrarefiner.data.phantom_draw import PhantomConfig, draw_scene
 from ultrarefiner.data.phantom_echo import echo_map, lesion_mask
 from ultrarefiner.data.phantom_overlay import burn_in
@@ -28,18 +27,6 @@ from ultrarefiner.errors import ConfigError, OutputError
 __all__ = ["Phantom", "PhantomConfig", "Scene", "draw_phantom", "render_scene", "write_phantoms"]
 
 _PATIENT_STREAM, _IMAGE_STREAM, _ROUGH_STREAM = range(3)
-_COLUMNS = (
-    "image",
-    "mask",
-    "patient",
-    "label",
-    "dataset",
-    "spacing_y_mm",
-    "spacing_x_mm",
-    "fold",
-    "split",
-    "duplicate_group",
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,10 +125,10 @@ def write_phantoms(
     manifest = out_dir / "manifest.csv"
     try:
         manifest.unlink(missing_ok=True)
-        rows = [_write_one(seed, index, out_dir, rough, config) for index in range(num)]
-        _replace_bytes(manifest, _csv(rows))
     except OSError as error:
         raise OutputError(f"cannot write phantoms to {out_dir}", found=str(error)) from error
+    records = [_write_one(seed, index, out_dir, rough, config) for index in range(num)]
+    write_manifest(manifest, tuple(records))
     return manifest
 
 
@@ -152,7 +139,7 @@ def _stream(seed: int, number: int, stream: int) -> np.random.Generator:
 
 def _write_one(
     seed: int, index: int, out_dir: Path, rough: bool, config: PhantomConfig | None
-) -> dict[str, str]:
+) -> Record:
     """Write the files of one phantom and return its manifest row."""
     phantom = draw_phantom(seed, index, config)
     name = f"phantom-{seed}-{index:04d}.png"
@@ -162,15 +149,14 @@ def _write_one(
         coarse = roughen_mask(phantom.mask, _stream(seed, index, _ROUGH_STREAM))
         _write_png(out_dir / "coarse" / name, coarse)
     dy_mm, dx_mm = phantom.spacing_mm
-    return {
-        "image": f"images/{name}",
-        "mask": f"masks/{name}",
-        "patient": phantom.patient,
-        "label": phantom.label,
-        "dataset": "phantom",
-        "spacing_y_mm": f"{dy_mm:.6f}",
-        "spacing_x_mm": f"{dx_mm:.6f}",
-    }
+    return Record(
+        image=out_dir / "images" / name,
+        mask=out_dir / "masks" / name,
+        patient=phantom.patient,
+        label=phantom.label,
+        dataset="phantom",
+        spacing_mm=(round(dy_mm, 6), round(dx_mm, 6)),
+    )
 
 
 def _write_png(path: Path, image: UInt8[np.ndarray, "H W"] | Bool[np.ndarray, "H W"]) -> None:
@@ -178,21 +164,5 @@ def _write_png(path: Path, image: UInt8[np.ndarray, "H W"] | Bool[np.ndarray, "H
     grey = image.astype(np.uint8) * 255 if image.dtype == np.bool_ else image
     done, encoded = cv2.imencode(".png", grey)
     assert done, "a uint8 image always encodes"
-    _replace_bytes(path, encoded.tobytes())
-
-
-def _csv(rows: list[dict[str, str]]) -> bytes:
-    """Manifest text; columns that a phantom does not know stay empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _replace_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())

@@ -18,6 +18,7 @@ from ultrarefiner.foundation.protocol import FOUNDATION_MODELS, Decoded, Foundat
 from ultrarefiner.foundation.sam_heads import MaskDecoder, PromptEncoder
 from ultrarefiner.foundation.tiny_vit import TinyViT, fold_batch_norm
 from ultrarefiner.foundation.weights import PackagedWeights, load_weights
+from ultrarefiner.ops.frames import content_mask, stretch_content
 from ultrarefiner.shapes import Embeddings, Images
 
 LITE_MEDSAM_WEIGHTS = PackagedWeights(
@@ -46,11 +47,8 @@ class LiteMedSAM(FoundationModel):
 
     def normalise(self, images: Images, content_hw: Int[Tensor, "B 2"]) -> Images:
         """Stretch each image's content to [0, 1]; padding is 0, as in LiteMedSAM's training."""
-        inside = _content_mask(images, content_hw)
-        low = images.masked_fill(~inside, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
-        high = images.masked_fill(~inside, -torch.inf).amax(dim=(1, 2, 3), keepdim=True)
-        stretched = (images - low) / (high - low).clamp_min(1e-8)
-        return (stretched * inside).expand(-1, 3, -1, -1)
+        stretched = stretch_content(images, content_mask(images, content_hw))
+        return stretched.expand(-1, 3, -1, -1)
 
     def encode(self, images: Images) -> Embeddings:
         """``B 3 256 256 -> B 256 64 64``."""
@@ -84,12 +82,3 @@ def lite_medsam() -> LiteMedSAM:
     model.eval()
     fold_batch_norm(model)
     return model.to(memory_format=torch.channels_last)
-
-
-def _content_mask(images: Images, content_hw: Int[Tensor, "B 2"]) -> Tensor:
-    """Return ``B 1 H W`` booleans, true where an image has content."""
-    rows = torch.arange(images.shape[-2], device=images.device)
-    cols = torch.arange(images.shape[-1], device=images.device)
-    content_hw = content_hw.to(images.device)
-    inside = (rows < content_hw[:, :1])[:, :, None] & (cols < content_hw[:, 1:])[:, None]
-    return inside[:, None]
