@@ -374,7 +374,7 @@ def test_coarse_masks_can_be_left_out(tmp_path: Path) -> None:
 def test_a_failed_run_leaves_no_manifest(tmp_path: Path) -> None:
     write_phantoms(1, 0, tmp_path, rough=False, config=_SMALL)
     (tmp_path / "coarse").write_text("a file where a folder should be")
-    with pytest.raises(OutputError, match="cannot write .*phantom-0-0000"):
+    with pytest.raises(OutputError, match=r"cannot write .*phantom-0-0000"):
         write_phantoms(1, 0, tmp_path, config=_SMALL)
     assert not (tmp_path / "manifest.csv").exists()
 
