@@ -1,8 +1,9 @@
 """Masks of mediocre quality: a true mask, shifted, scaled and with a smooth boundary error.
 
-The stand-in for a hurried annotator or a middling network. The default distribution is pinned by a test: against the truth DSC 0.81 on average (sd 0.075), area
-ratio 0.97 (sd 0.25), centre shift 0.4 radii at the 95th percentile. Lengths are relative to the
-lesion, so small and large lesions are equally rough.
+The stand-in for a hurried annotator or a middling network. The default distribution is pinned by
+a test: against the truth DSC 0.81 on average (sd 0.075), area ratio 0.97 (sd 0.25), centre shift
+0.4 radii at the 95th percentile. Lengths are relative to the lesion, so small and large lesions
+are equally rough.
 """
 
 from __future__ import annotations

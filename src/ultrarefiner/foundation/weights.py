@@ -114,7 +114,8 @@ def _load_source(entry: PackagedWeights) -> dict[str, Tensor]:
 def _store(state: dict[str, Tensor], cached: Path, seal: Path, entry: PackagedWeights) -> None:
     """Write weights, then their seal; a reader never sees one without the other being right."""
     cached.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"source_sha256": entry.sha256, "licence": entry.licence, "source": entry.source}
+    # One key: safetensors writes several in random order, and two writers must agree on the bytes.
+    metadata = {"source": f"{entry.source} ({entry.licence}), sha256 {entry.sha256}"}
     with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
         fresh, fresh_seal = Path(folder) / cached.name, Path(folder) / seal.name
         save_file({k: v.contiguous() for k, v in state.items()}, fresh, metadata=metadata)
