@@ -7,7 +7,7 @@ with the centre of pixel i at i + 0.5. Spacing is ``(dy, dx)`` in mm.
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float, Float32, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -21,6 +21,5 @@ PointLabels = Int[Tensor, "B N"]
 Boxes = Float[Tensor, "B 4"]
 
 GreyImage = Float32[ndarray, "H W"]
-ColourImage = UInt8[ndarray, "H W 3"]
 Mask = Bool[ndarray, "H W"]
 ProbMap = Float32[ndarray, "H W"]

@@ -17,9 +17,7 @@ from ultrarefiner.foundation.tiny_vit import (
     fold_batch_norm,
 )
 
-TINY = TinyViTConfig(
-    image_size=32, embed_dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2)
-)
+TINY = TinyViTConfig(embed_dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
 
 
 def with_statistics(module: nn.Module) -> nn.Module:

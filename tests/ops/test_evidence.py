@@ -180,3 +180,14 @@ def test_bfloat16_is_computed_in_float32() -> None:
     contrast = _contrast(mask, image)
     assert contrast.dtype == torch.float32
     assert torch.equal(contrast, _contrast(mask.float(), image.float()))
+
+
+def test_autocast_does_not_round_the_contrast() -> None:
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    mask = ((x - 30) ** 2 + (y - 34) ** 2 < 15**2).float()[None, None]
+    image = (0.5 + 0.3 * torch.sin(x / 5) * torch.cos(y / 7) - 0.2 * mask[0, 0])[None, None]
+    valid = torch.ones_like(image)
+    exact = boundary_contrast(mask, image, valid)
+    with torch.autocast("cpu", torch.bfloat16):
+        hurried = boundary_contrast(mask, image, valid)
+    torch.testing.assert_close(hurried, exact, rtol=1e-6, atol=1e-6)

@@ -220,3 +220,15 @@ def test_bfloat16_maps_are_summed_in_float32() -> None:
     assert box.dtype == mass.dtype == torch.float32
     assert mass.item() == 9000
     assert box[0].tolist() == pytest.approx([10, 50, 40, 350], abs=1e-3)
+
+
+def test_autocast_does_not_round_the_moments() -> None:
+    """A bfloat16 between 128 and 256 is a whole pixel; moments are not products to be hurried."""
+    weights = torch.zeros(1, 1, 256, 256)
+    weights[..., 130:161, 140:183] = 0.7
+    exact = centre_and_spread(weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        hurried = centre_and_spread(weights)
+    for expected, found in zip(exact, hurried, strict=True):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-5)

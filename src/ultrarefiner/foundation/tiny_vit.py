@@ -32,7 +32,6 @@ class TinyViTConfig:
     """Shape of the encoder; the defaults are LiteMedSAM's.
 
     Attributes:
-        image_size: side of the square input [px].
         embed_dims: channels of the four stages.
         depths: blocks of the four stages.
         num_heads: attention heads of the four stages (the first has none).
@@ -40,7 +39,6 @@ class TinyViTConfig:
         out_channels: channels of the embedding.
     """
 
-    image_size: int = 256
     embed_dims: tuple[int, int, int, int] = (64, 128, 160, 320)
     depths: tuple[int, int, int, int] = (2, 2, 6, 2)
     num_heads: tuple[int, int, int, int] = (2, 4, 5, 10)

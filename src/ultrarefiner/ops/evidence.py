@@ -64,9 +64,10 @@ def _weighted_moments(values: Images, weights: Candidates) -> tuple[Scores, Scor
 
 def _blur(masks: Candidates, sigma_px: Scores) -> Candidates:
     """Blur each mask with its own Gaussian; beyond the border there is nothing to average."""
-    rows = _gaussian_matrix(masks.shape[-2], sigma_px)
-    cols = _gaussian_matrix(masks.shape[-1], sigma_px)
-    return rows @ masks @ cols.transpose(-2, -1)
+    with torch.autocast(masks.device.type, enabled=False):
+        rows = _gaussian_matrix(masks.shape[-2], sigma_px)
+        cols = _gaussian_matrix(masks.shape[-1], sigma_px)
+        return rows @ masks @ cols.transpose(-2, -1)
 
 
 def _gaussian_matrix(length: int, sigma_px: Scores) -> Float[Tensor, "B K n n"]:

@@ -41,7 +41,8 @@ def centre_and_spread(
 ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"], Float[Tensor, "B"]]:
     """Return mean xy [px], standard deviation xy [px] and total mass of each map.
 
-    Computed from the two marginals in float32 or better. The variance has the pixel's own 1/12 px^2
+    Computed from the two marginals in float32 or better, without products that autocast would
+    round. The variance has the pixel's own 1/12 px^2
     added, which makes the standard deviation exact for uniform shapes and differentiable for one
     pixel. A map without mass gives the centre of the grid and the smallest spread.
 
@@ -57,7 +58,7 @@ def centre_and_spread(
         marginal = weights.sum(dim=axis) / safe_mass[:, None]
         length = marginal.shape[-1]
         centres = torch.arange(length, device=weights.device, dtype=weights.dtype) + 0.5
-        mean = torch.where(empty, centres.new_tensor(length / 2), marginal @ centres)
+        mean = torch.where(empty, centres.new_tensor(length / 2), (marginal * centres).sum(-1))
         variance = (marginal * (centres - mean[:, None]) ** 2).sum(-1) + PIXEL_VARIANCE
         means.append(mean)
         stds.append(variance.sqrt())
