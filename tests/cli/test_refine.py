@@ -307,13 +307,13 @@ def test_label_chooses_the_lesion(
     assert "labels 0, 1, 2" in refused.err
     assert read_rows(out)[FIRST]["error"]
 
-    chosen = refine(images, coarse, out, "--options.label", "2")
+    chosen = refine(images, coarse, out, "--label", "2")
     assert chosen.code == 0
     np.testing.assert_array_equal(
         pixels(out / "masks" / f"{FIRST}.png"),
         pixels(finished.folder / "masks" / f"{FIRST}.png"),
     )
-    assert record(out)["cases"][0]["label"] == 2
+    assert record(out)["label"] == 2
     assert "cannot be shown" not in (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -351,7 +351,7 @@ def test_settings_reach_the_run(phantoms: Path, tmp_path: Path, refine: Command)
         ("--refiner.stabilizer.min_iou", "-1", "min_iou"),
         ("--refiner.softening.width", "0", "softening width"),
         ("--refiner.selection.temperature", "0", "temperature"),
-        ("--options.label", "0", "label"),
+        ("--label", "0", "label"),
         ("--options.batch_size", "0", "batch_size"),
         ("--foundation", "lite-medsum", "lite-medsam"),
         ("--colour", "red", "--colour"),

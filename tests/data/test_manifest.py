@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultrarefiner.data.manifest import COLUMNS, Record, read_manifest, write_manifest
+from ultrarefiner.data.manifest import (
+    COLUMNS,
+    Record,
+    check_files,
+    check_mask_sizes,
+    read_manifest,
+    relative_names,
+    write_manifest,
+)
 from ultrarefiner.data.sources import read_busbra
 from ultrarefiner.errors import InputError, OutputError
 
@@ -43,28 +51,39 @@ def test_records_survive_the_round_trip(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "manifest.csv") == records
 
 
-_CELLS = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=12
-).map(str.strip)
+_NOTHING = {"nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"}
+_CELLS = (
+    st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=12)
+    .map(str.strip)
+    .filter(lambda cell: cell.lower() not in _NOTHING)
+)
 _LENGTHS = st.floats(1e-6, 1e3)
 
 
 @given(
-    cells=st.lists(st.tuples(_CELLS, _CELLS, _CELLS), min_size=1, max_size=4),
+    cells=st.lists(st.tuples(_CELLS, _CELLS, _CELLS, _CELLS), min_size=1, max_size=4),
+    split=st.sampled_from(["", "train", "val", "test"]),
     spacing=st.none() | st.tuples(_LENGTHS, _LENGTHS),
 )
 @settings(max_examples=40, deadline=None)
 def test_any_text_and_spacing_survives(
     tmp_path_factory: pytest.TempPathFactory,
-    cells: list[tuple[str, str, str]],
+    cells: list[tuple[str, str, str, str]],
+    split: str,
     spacing: tuple[float, float] | None,
 ) -> None:
     folder = tmp_path_factory.mktemp("manifest")
     records = tuple(
         Record(
-            image=folder / f"{i}.png", patient=patient, label=label, fold=fold, spacing_mm=spacing
+            image=folder / f"{i}.png",
+            patient=patient,
+            label=label,
+            fold=fold,
+            duplicate_group=group,
+            split=split,
+            spacing_mm=spacing,
         )
-        for i, (patient, label, fold) in enumerate(cells)
+        for i, (patient, label, fold, group) in enumerate(cells)
     )
     write_manifest(folder / "manifest.csv", records)
     assert read_manifest(folder / "manifest.csv") == records
@@ -77,7 +96,7 @@ def test_paths_below_the_manifest_are_relative_and_move_with_it(tmp_path: Path) 
     write_manifest(home / "m.csv", (Record(image=home / "images" / "a.png", mask=outside),))
     with (home / "m.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
-    assert row["image"] == str(Path("images", "a.png"))
+    assert row["image"] == "images/a.png"
     assert row["mask"] == str(outside)
     home.rename(away)
     (record,) = read_manifest(away / "m.csv")
@@ -158,6 +177,153 @@ def test_a_manifest_that_cannot_be_written_is_an_output_error(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
         write_manifest(tmp_path / "file" / "m.csv", (Record(image=tmp_path / "a.png"),))
+
+
+class TestPathsOfLinks:
+    """What is written stays relative, and names the same files, whatever is a link."""
+
+    @staticmethod
+    def _written(path: Path, *images: Path) -> list[str]:
+        write_manifest(path, tuple(Record(image=image) for image in images))
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [row["image"] for row in csv.DictReader(stream)]
+
+    def test_data_that_are_linked_in_stay_relative(self, tmp_path: Path) -> None:
+        (tmp_path / "archive").mkdir()
+        (tmp_path / "study").mkdir()
+        (tmp_path / "study" / "data").symlink_to(tmp_path / "archive")
+        image = tmp_path / "study" / "data" / "a.png"
+        assert self._written(tmp_path / "study" / "m.csv", image) == ["data/a.png"]
+
+    def test_a_manifest_reached_by_a_link_finds_its_own_data(self, tmp_path: Path) -> None:
+        (tmp_path / "real").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        image = tmp_path / "real" / "images" / "a.png"
+        assert self._written(tmp_path / "link" / "m.csv", image) == ["images/a.png"]
+
+    def test_a_linked_image_keeps_its_name(self, tmp_path: Path) -> None:
+        """Predictions are matched by it."""
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "blob-17.png").touch()
+        (tmp_path / "real" / "case.png").symlink_to(tmp_path / "real" / "blob-17.png")
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        image = tmp_path / "real" / "case.png"
+        assert self._written(tmp_path / "link" / "m.csv", image) == ["case.png"]
+
+    def test_the_parent_of_a_link_is_where_it_leads(self, tmp_path: Path) -> None:
+        (tmp_path / "deep" / "study").mkdir(parents=True)
+        (tmp_path / "link").symlink_to(tmp_path / "deep" / "study")
+        (tmp_path / "deep" / "a.png").touch()
+        (cell,) = self._written(tmp_path / "link" / "m.csv", tmp_path / "link" / ".." / "a.png")
+        assert Path(cell) == (tmp_path / "deep" / "a.png").resolve()
+
+    def test_from_the_working_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "out").mkdir()
+        images = Path("out", "a.png"), Path("b.png"), tmp_path / "out" / "c.png"
+        cells = self._written(Path("out", "m.csv"), *images)
+        assert cells == ["a.png", (tmp_path / "b.png").as_posix(), "c.png"]
+        assert self._written(Path("m.csv"), *images) == ["out/a.png", "b.png", "out/c.png"]
+
+
+def test_names_do_not_depend_on_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    spelt = [Path("data", "x", "1.png"), tmp_path / "data" / "y" / ".." / "2.png"]
+    assert relative_names(spelt) == ("x/1.png", "2.png")
+    assert relative_names([Path("/a/b/1.png")]) == ("1.png",)
+    assert relative_names([Path("/a/bc/1.png"), Path("/a/b/1.png")]) == ("bc/1.png", "b/1.png")
+    assert relative_names([]) == ()
+
+
+@pytest.mark.parametrize("again", ["a.png", "./a.png", "x/../a.png", "{folder}/a.png"])
+def test_an_image_given_twice_names_both_lines(tmp_path: Path, again: str) -> None:
+    twice = again.format(folder=tmp_path)
+    path = _manifest(tmp_path, "image,mask", "a.png,m1.png", "b.png,", f"{twice},m2.png")
+    with pytest.raises(
+        InputError, match=r"a\.png comes 2 times: manifest .*\.csv, line 2 and line 4"
+    ):
+        read_manifest(path)
+
+
+class TestFiles:
+    """Files are looked for before work begins, and what is wrong with the paths is said."""
+
+    @staticmethod
+    def _error(path: Path) -> str:
+        with pytest.raises(InputError) as caught:
+            check_files(read_manifest(path), path)
+        return str(caught.value)
+
+    def test_all_there(self, tmp_path: Path) -> None:
+        for name in ("a.png", "b.png"):
+            (tmp_path / name).touch()
+        path = _manifest(tmp_path, "image,mask", "a.png,b.png", "b.png,")
+        check_files(read_manifest(path), path)
+
+    def test_five_are_named_and_all_counted(self, tmp_path: Path) -> None:
+        (tmp_path / "0.png").touch()
+        rows = [f"{i}.png,{i}-mask.png" for i in range(4)]
+        message = self._error(_manifest(tmp_path, "image,mask", *rows))
+        assert f"7 of 8 files of manifest {tmp_path / 'manifest.csv'} are missing" in message
+        named = "no 0-mask.png, 1.png, 1-mask.png, 2.png, 2-mask.png and 2 more"
+        assert f"found {named}. Restore them" in message
+
+    def test_all_missing_and_relative(self, tmp_path: Path) -> None:
+        message = self._error(_manifest(tmp_path, "image", "x/a.png", "x/b.png"))
+        assert f"start at the manifest's folder {tmp_path}: move it beside the data." in message
+
+    @pytest.mark.parametrize(
+        ("cells", "folder"),
+        [
+            (["/mnt/lab/set/images/a.png", "/mnt/lab/set/masks/a.png"], "/mnt/lab/set"),
+            (["C:\\lab\\set\\images\\a.png", "C:\\lab\\set\\masks\\a.png"], "C:/lab/set"),
+            (["\\\\server\\lab\\i\\a.png", "\\\\server\\lab\\m\\a.png"], "//server/lab"),
+        ],
+        ids=["posix", "windows", "share"],
+    )
+    def test_paths_of_another_machine(self, tmp_path: Path, cells: list[str], folder: str) -> None:
+        message = self._error(_manifest(tmp_path, "image,mask", ",".join(cells)))
+        assert f"found no {cells[0]}, {cells[1]}. These seem to be paths of another" in message
+        assert f"make them relative to it, without '{folder}' in front" in message
+
+    def test_backslashes(self, tmp_path: Path) -> None:
+        (tmp_path / "b.png").touch()
+        message = self._error(_manifest(tmp_path, "image", "x\\a.png", "b.png"))
+        assert "Write '/' between folders" in message
+
+    def test_names_that_no_file_can_have(self, tmp_path: Path) -> None:
+        (tmp_path / "b.png").touch()
+        (tmp_path / "folder").mkdir()
+        path = _manifest(tmp_path, "image", "x" * 5000, "folder", "b.png/c.png", "b.png")
+        assert "3 of 4 files" in self._error(path)
+
+
+class TestMaskSizes:
+    @staticmethod
+    def _record(
+        folder: Path, name: str, image_hw: tuple[int, int], mask_hw: tuple[int, int]
+    ) -> Record:
+        image, mask = folder / f"{name}.png", folder / f"{name}-mask.png"
+        assert cv2.imwrite(str(image), np.zeros((*image_hw, 3), np.uint8))
+        assert cv2.imwrite(str(mask), np.zeros(mask_hw, np.uint8))
+        return Record(image=image, mask=mask)
+
+    def test_both_files_and_sizes_are_named(self, tmp_path: Path) -> None:
+        good = self._record(tmp_path, "good", (20, 30), (20, 30))
+        turned = self._record(tmp_path, "turned", (20, 30), (30, 20))
+        bare = Record(image=tmp_path / "not-read.png")
+        check_mask_sizes([good, bare])
+        with pytest.raises(InputError) as caught:
+            check_mask_sizes([good, turned, bare])
+        message = str(caught.value)
+        assert message.startswith("1 of 2 masks have another size")
+        assert f"{turned.mask} (20x30 px) for {turned.image} (30x20 px)" in message
+
+    def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
+        record = self._record(tmp_path, "a", (20, 30), (20, 30))
+        record.image.write_bytes(record.image.read_bytes()[:60])
+        with pytest.raises(InputError, match=r"cannot read .*a\.png"):
+            check_mask_sizes([record])
 
 
 _CASES = (

@@ -130,8 +130,8 @@ def test_folders_that_cannot_be_used(tmp_path):
         find_images(file)
     with pytest.raises(InputError, match="found no files"):
         find_images(fill(tmp_path / "empty", ".DS_Store"))
-    with pytest.raises(InputError, match=r"2 x \.dcm, 1 x no ending"):
-        find_images(fill(tmp_path / "dicom", "a.dcm", "b.DCM", "README"))
+    with pytest.raises(InputError, match=r"2 x \.mha, 1 x no ending"):
+        find_images(fill(tmp_path / "volumes", "a.mha", "b.MHA", "README"))
 
 
 def test_one_folder_for_both_is_refused(tmp_path):

@@ -16,16 +16,16 @@ from scipy.stats import kstest
 from ultrarefiner.data.phantom import (
     Phantom,
     PhantomConfig,
-    Scene,
     draw_phantom,
     render_scene,
     write_phantoms,
 )
-from ultrarefiner.data.phantom_draw import draw_scene
-from ultrarefiner.data.phantom_echo import lesion_mask
-from ultrarefiner.data.phantom_overlay import burn_in
-from ultrarefiner.data.phantom_scan import envelope, scan_image
-from ultrarefiner.data.phantom_scene import Label, Overlay, Scan
+from ultrarefiner.data.phantom.breast_draw import draw_breast
+from ultrarefiner.data.phantom.breast_echo import lesion_mask
+from ultrarefiner.data.phantom.breast_scene import BreastScene, Lesion
+from ultrarefiner.data.phantom.overlay import Target, burn_in
+from ultrarefiner.data.phantom.scan import envelope, scan_image
+from ultrarefiner.data.phantom.scene import Overlay, Scan
 from ultrarefiner.errors import ConfigError, OutputError
 
 _SMALL = PhantomConfig(height_px=(96, 180), width_px=(96, 180))
@@ -47,8 +47,12 @@ def _series() -> tuple[Phantom, ...]:
     return tuple(draw_phantom(11, index, _SMALL) for index in range(30))
 
 
-def _scene(label: Label, index: int, config: PhantomConfig = _SMALL) -> Scene:
-    return draw_scene(np.random.default_rng([5, index]), label, config)
+def _scene(label: str, index: int, config: PhantomConfig = _SMALL) -> BreastScene:
+    return draw_breast(np.random.default_rng([5, index]), label, config)
+
+
+def _target(scene: BreastScene, lesion: Lesion) -> Target:
+    return Target(mask=lesion_mask(scene, lesion), tilt_rad=lesion.tilt_rad)
 
 
 def _around(mask: np.ndarray, width_px: int = 12) -> np.ndarray:
@@ -76,6 +80,27 @@ def test_a_phantom_is_replayed_from_its_scene() -> None:
     image, mask = render_scene(phantom.scene)
     assert np.array_equal(image, phantom.image)
     assert np.array_equal(mask, phantom.mask)
+
+
+@pytest.mark.parametrize(
+    ("index", "area_px", "levels"),
+    [
+        (0, 4726, [[125.0, 119.7, 123.6], [98.7, 102.4, 106.8], [53.8, 41.7, 53.9]]),
+        (1, 41386, [[125.7, 125.0, 130.4], [126.1, 127.7, 116.2], [90.4, 87.0, 80.3]]),
+        (5, 4845, [[104.0, 96.6, 101.4], [62.5, 57.6, 66.9], [8.2, 4.2, 6.8]]),
+    ],
+)
+def test_the_default_series_stays_what_it_was(
+    index: int, area_px: int, levels: list[list[float]]
+) -> None:
+    """Published figures show these images; the tolerance is for another processor's rounding."""
+    phantom = draw_phantom(0, index)
+    blocks = [
+        [block.mean() for block in np.array_split(band, 3, axis=1)]
+        for band in np.array_split(phantom.image, 3, axis=0)
+    ]
+    assert np.allclose(blocks, levels, atol=0.2)
+    assert int(phantom.mask.sum()) == pytest.approx(area_px, abs=2)
 
 
 def test_the_global_generator_is_not_touched() -> None:
@@ -173,7 +198,7 @@ def test_lesions_are_darker_than_their_surroundings() -> None:
 
 
 @pytest.mark.parametrize(("label", "sign"), [("benign", 1), ("malignant", -1)])
-def test_posterior_echo_below_the_lesion(label: Label, sign: int) -> None:
+def test_posterior_echo_below_the_lesion(label: str, sign: int) -> None:
     """Against the same scene without it, the beams below are brighter or darker."""
     changes = []
     for index in range(8):
@@ -268,7 +293,7 @@ def test_burnt_in_marks_never_alter_the_mask() -> None:
 def test_burn_in_leaves_its_input_alone() -> None:
     scene = replace(_scene("benign", 0), overlay=Overlay(calipers=True, scale=True, text="X"))
     image = np.zeros(scene.shape_hw, np.uint8)
-    marked = burn_in(image, scene, [lesion_mask(scene, lesion) for lesion in scene.lesions])
+    marked = burn_in(image, scene, [_target(scene, lesion) for lesion in scene.lesions])
     assert not image.any()
     assert marked.any()
 
@@ -277,7 +302,8 @@ def test_calipers_sit_on_the_margin() -> None:
     scene = _scene("benign", 0, replace(PhantomConfig(), lesion_count_probs=(1.0, 0.0, 0.0)))
     scene = replace(scene, overlay=Overlay(calipers=True))
     mask = lesion_mask(scene, scene.lesions[0])
-    marked = burn_in(np.zeros(scene.shape_hw, np.uint8), scene, [mask]) > 0
+    target = _target(scene, scene.lesions[0])
+    marked = burn_in(np.zeros(scene.shape_hw, np.uint8), scene, [target]) > 0
     margin = _around(mask, 8) | (mask & ~(cv2.erode(mask.astype(np.uint8), np.ones((17, 17))) > 0))
     assert (marked & margin).sum() > 0.6 * marked.sum()
 

@@ -291,9 +291,9 @@ def test_postscript_is_never_tried(tmp_path):
 
 
 def test_unknown_endings_folders_and_pipes_are_refused(tmp_path):
-    (tmp_path / "a.dcm").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"ending in .*found \.dcm"):
-        read_image(tmp_path / "a.dcm")
+    (tmp_path / "a.mha").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"ending in .*found \.mha"):
+        read_image(tmp_path / "a.mha")
     (tmp_path / "d.png").mkdir()
     with pytest.raises(InputError, match="regular file"):
         read_image(tmp_path / "d.png")

@@ -19,11 +19,8 @@ from ultrarefiner.data.phantom import PhantomConfig, draw_phantom
 from ultrarefiner.data.rough import RoughConfig, roughen_mask
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.experiments.remembering import RememberingModel
-from ultrarefiner.experiments.rough_masks import (
-    RoughMaskExperiment,
-    choose_records,
-    run_rough_masks,
-)
+from ultrarefiner.experiments.rough_masks import RoughMaskExperiment, run_rough_masks
+from ultrarefiner.experiments.scores import choose_records
 from ultrarefiner.foundation import LiteMedSAM, Prompts, lite_medsam
 from ultrarefiner.refine.gates import GateConfig
 from ultrarefiner.refine.predictor import RefinerConfig

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ultrarefiner.data.phantom import draw_phantom
 from ultrarefiner.foundation import LITE_MEDSAM_WEIGHTS, FoundationModel, lite_medsam
-from ultrarefiner.foundation.weights import load_weights
 from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.weights import load_weights
 
 Frames = Callable[[int], tuple[Tensor, Tensor, Tensor]]
 

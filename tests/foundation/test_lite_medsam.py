@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ultrarefiner.foundation import Prompts
-from ultrarefiner.foundation.precision import autocast, bf16_is_fast, choose_device
 from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.precision import autocast, bf16_is_fast, choose_device
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ultrarefiner.data.coding import CoarseMask, interpret_mask
-from ultrarefiner.data.formats import decode, nifti_spacing, split_name
+from ultrarefiner.data.formats import decode, dicom_spacing, nifti_spacing, split_name
 from ultrarefiner.shapes import GreyImage
 
 __all__ = ["CoarseMask", "read_coarse", "read_image", "read_spacing"]
@@ -19,6 +19,13 @@ _LOG = logging.getLogger(__name__)
 
 # The white of images whose dtype does not say it (NIfTI, floats), smallest that fits.
 _WHITES = (1.0, 255.0, 65535.0)
+
+_SPACINGS = {
+    ".nii": nifti_spacing,
+    ".nii.gz": nifti_spacing,
+    ".dcm": dicom_spacing,
+    ".dicom": dicom_spacing,
+}
 
 
 def read_image(path: Path) -> GreyImage:
@@ -29,7 +36,7 @@ def read_image(path: Path) -> GreyImage:
     by the first of 1, 255, 65535 that holds them, and stretched from minimum to maximum otherwise.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, ``.npy`` or single-slice NIfTI.
+        path: PNG, JPEG, BMP, TIFF, ``.npy``, single-slice NIfTI or single-frame DICOM.
 
     Returns:
         Grey levels in [0, 1] in the upright native frame.
@@ -49,7 +56,7 @@ def read_coarse(path: Path, *, label: int | None = None) -> CoarseMask:
     """Read a coarse mask: binary in any coding, or a probability.
 
     Args:
-        path: PNG, JPEG, BMP, TIFF, ``.npy`` or single-slice NIfTI.
+        path: PNG, JPEG, BMP, TIFF, ``.npy``, single-slice NIfTI or single-frame DICOM.
         label: take the pixels of this value as the lesion; needed for label maps.
 
     Returns:
@@ -65,13 +72,14 @@ def read_coarse(path: Path, *, label: int | None = None) -> CoarseMask:
 def read_spacing(path: Path) -> tuple[float, float] | None:
     """Return the pixel spacing (dy, dx) in mm, None where the format or the file has none.
 
-    Only NIfTI is asked: the resolution in PNG, JPEG and TIFF is that of a printed page.
+    Only NIfTI and DICOM are asked: the resolution in PNG, JPEG and TIFF is that of a printed page.
 
     Raises:
-        InputError: the header is damaged.
+        InputError: the header is damaged, or the file holds more than one picture.
     """
     _, extension = split_name(path)
-    return nifti_spacing(path) if extension in {".nii", ".nii.gz"} else None
+    ask = _SPACINGS.get(extension)
+    return ask(path) if ask else None
 
 
 def _unit_range(grey: Shaped[np.ndarray, "H W"]) -> GreyImage:

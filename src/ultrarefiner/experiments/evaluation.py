@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultrarefiner.data.folds import outer_split
 from ultrarefiner.data.formats import split_name
 from ultrarefiner.data.manifest import Record, read_manifest
 from ultrarefiner.data.pairing import find_images, pair_files
@@ -13,7 +14,8 @@ from ultrarefiner.data.readers import read_coarse
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.errors import InputError
 from ultrarefiner.metrics import Case, evaluate_cases, evaluate_mask
-from ultrarefiner.refine.folder import as_cell, read_results, resample_coarse
+from ultrarefiner.refine.folder import resample_coarse
+from ultrarefiner.refine.results import as_cell, read_results
 from ultrarefiner.shapes import Mask
 
 
@@ -33,7 +35,12 @@ class EvaluationResult:
 
 
 def evaluate_folder(
-    manifest: Path, preds: Path, out: Path, *, baseline: Path | None = None
+    manifest: Path,
+    preds: Path,
+    out: Path,
+    *,
+    baseline: Path | None = None,
+    fold: str | None = None,
 ) -> EvaluationResult:
     """Score predictions, and a baseline beside them, and write ``eval.json``.
 
@@ -44,11 +51,14 @@ def evaluate_folder(
         out: file to write.
         baseline: folder of masks to compare with, such as the coarse ones. Those of another size
             are resampled, as the refinement does.
+        fold: score only the images of this fold of the manifest.
 
     Raises:
         InputError: nothing could be scored.
     """
     records = read_manifest(manifest)
+    if fold is not None:
+        _, records = outer_split(records, fold)
     images = sorted({record.image for record in records})
     scorers = [_Scorer(preds, images)]
     scorers += [_Scorer(baseline, images, resamples=True)] if baseline else []

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.sources import read_busbra
-from ultrarefiner.experiments.rough_masks import RoughMaskExperiment, Scores, choose_records
+from ultrarefiner.experiments.rough_masks import RoughMaskExperiment, open_rough
+from ultrarefiner.experiments.scores import Scores, choose_records
 from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel, Prompts
-from ultrarefiner.foundation.precision import autocast, choose_device
 from ultrarefiner.ops.frames import Letterbox
 from ultrarefiner.ops.moments import centre_and_spread, sharpen, statistics_box
+from ultrarefiner.precision import autocast, choose_device
 from ultrarefiner.refine.prompts import BoxPromptConfig
 from ultrarefiner.refine.softening import SofteningConfig, soften
 from ultrarefiner.shapes import GreyImage, Mask, ProbMaps
@@ -47,7 +48,7 @@ def run_prompt_kinds(
     model = FOUNDATION_MODELS[experiment.foundation]().to(where)
     scores = Scores(KINDS)
     for index, record in enumerate(track(records, len(records))):
-        image, truth, rough = scores.open(record, experiment, index)
+        image, truth, rough = open_rough(scores, record, experiment, index)
         with torch.inference_mode(), autocast(where):
             masks = _answers(model, image, rough, where)
         for kind, mask in masks.items():

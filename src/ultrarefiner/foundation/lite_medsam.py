@@ -17,9 +17,9 @@ from torch import Tensor
 from ultrarefiner.foundation.protocol import FOUNDATION_MODELS, Decoded, FoundationModel, Prompts
 from ultrarefiner.foundation.sam_heads import MaskDecoder, PromptEncoder
 from ultrarefiner.foundation.tiny_vit import TinyViT, fold_batch_norm
-from ultrarefiner.foundation.weights import PackagedWeights, load_weights
 from ultrarefiner.ops.frames import content_mask, stretch_content
 from ultrarefiner.shapes import Embeddings, Images
+from ultrarefiner.weights import PackagedWeights, load_weights
 
 LITE_MEDSAM_WEIGHTS = PackagedWeights(
     name="lite-medsam",

@@ -82,6 +82,13 @@ class Letterbox:
         return inside
 
 
+def stretch(image: Float32[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
+    """Stretch an image to [0, 1], as scanners and exports differ; a constant one becomes 0."""
+    low, high = float(image.min()), float(image.max())
+    stretched: Float32[np.ndarray, "H W"] = (image - low) / np.float32(max(high - low, 1e-8))
+    return stretched
+
+
 def content_mask(
     images: Float[Tensor, "B C H W"], content_hw: Float[Tensor, "B 2"] | Int[Tensor, "B 2"]
 ) -> Bool[Tensor, "B 1 H W"]:

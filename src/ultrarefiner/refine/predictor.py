@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ultrarefiner.errors import InputError
 from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
-from ultrarefiner.foundation.precision import autocast, choose_device
 from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.precision import autocast, choose_device
 from ultrarefiner.refine.gates import GateConfig, build_gate
 from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.prompts import BoxPromptConfig, BoxPrompts

@@ -11,7 +11,8 @@ from typing import Any
 from ultrarefiner.data.atomic import write_text
 from ultrarefiner.data.readers import read_coarse, read_image
 from ultrarefiner.errors import InputError
-from ultrarefiner.refine.folder import as_cell, read_results, resample_coarse
+from ultrarefiner.refine.folder import resample_coarse
+from ultrarefiner.refine.results import as_cell, read_results
 from ultrarefiner.report.cases import CaseImages, ReportCase
 from ultrarefiner.report.page import render_report
 
@@ -38,7 +39,8 @@ def write_run_report(run: Path, out: Path, *, evaluation: Path | None = None) ->
     )
     made = {as_cell(case["stem"]): case for case in record["cases"]}
     rows = read_results(run / "results.csv")
-    cases = [_case(run, row, made.get(row["image"]), scores) for row in rows]
+    label = record.get("label")
+    cases = [_case(run, row, made.get(row["image"]), scores, label=label) for row in rows]
     provenance = {
         "command": record["command"],
         "device": record["device"],
@@ -73,6 +75,8 @@ def _case(
     row: Mapping[str, str],
     made: dict[str, Any] | None,
     scores: dict[str, Any] | None,
+    *,
+    label: int | None,
 ) -> ReportCase:
     stem = row["image"]
     truth = (scores or {}).get("truths", {}).get(stem)
@@ -81,7 +85,7 @@ def _case(
         row=row,
         metrics=_find(scores, "cases", stem),
         baseline=_find(scores, "baseline_cases", stem),
-        load=partial(_load, run, stem, made, truth),
+        load=partial(_load, run, stem, made, truth=truth, label=label),
     )
 
 
@@ -90,11 +94,13 @@ def _find(scores: dict[str, Any] | None, table: str, stem: str) -> dict[str, Any
     return next((case for case in cases if case["image"] == stem), None)
 
 
-def _load(run: Path, stem: str, made: dict[str, Any] | None, truth: str | None) -> CaseImages:
+def _load(
+    run: Path, stem: str, made: dict[str, Any] | None, *, truth: str | None, label: int | None
+) -> CaseImages:
     if made is None:
         raise InputError(f"run.json in {run} does not know {stem}")
     image = read_image(Path(made["image"]))
-    coarse = read_coarse(Path(made["coarse"]), label=made["label"])
+    coarse = read_coarse(Path(made["coarse"]), label=label)
     if coarse.values.shape != image.shape:
         coarse = resample_coarse(coarse, image.shape)
     return CaseImages(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ultrarefiner.data.formats import arrays, nifti, pictures
+from ultrarefiner.data.formats import arrays, dicom, nifti, pictures
+from ultrarefiner.data.formats.dicom_regions import DicomRegion, dicom_regions, dicom_spacing
 from ultrarefiner.data.formats.nifti import nifti_spacing
 from ultrarefiner.data.formats.raster import (
     DECODERS,
@@ -24,9 +25,13 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "MIN_SIDE_PX",
+    "DicomRegion",
     "Raster",
     "arrays",
     "decode",
+    "dicom",
+    "dicom_regions",
+    "dicom_spacing",
     "nifti",
     "nifti_spacing",
     "pictures",

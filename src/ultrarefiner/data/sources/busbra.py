@@ -11,7 +11,14 @@ import csv
 from pathlib import Path
 
 from ultrarefiner.data.manifest import Record
+from ultrarefiner.data.sources.source import SOURCES, Found
 from ultrarefiner.errors import InputError
+
+
+@SOURCES.register("busbra")
+def import_busbra(src: Path) -> Found:
+    """Read the original layout as :func:`read_busbra` does."""
+    return Found(records=read_busbra(src))
 
 
 def read_busbra(root: Path) -> tuple[Record, ...]:
@@ -56,18 +63,27 @@ def _table(path: Path, *columns: str) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             table = csv.DictReader(stream)
+            columns_found = table.fieldnames or []
             rows = list(table)
-    except OSError as cause:
+    except (OSError, UnicodeDecodeError, csv.Error) as cause:
         raise InputError(
             f"cannot read {path}",
             expected="the original layout of BUS-BRA",
-            found=cause.strerror or str(cause),
+            found=getattr(cause, "strerror", None) or str(cause),
         ) from cause
-    missing = [name for name in columns if name not in (table.fieldnames or [])]
+    missing = [name for name in columns if name not in columns_found]
     if missing:
         raise InputError(
             f"{path} has other columns than BUS-BRA",
             expected=", ".join(columns),
-            found=", ".join(table.fieldnames or ["none"]),
+            found=", ".join(columns_found) or "none",
         )
+    for number, row in enumerate(rows, start=1):
+        if any(row[name] is None for name in columns):
+            raise InputError(
+                f"{path} is broken",
+                expected="a value in each of " + ", ".join(columns),
+                found=f"row {number} that ends before",
+                fix="Copy the file again.",
+            )
     return rows

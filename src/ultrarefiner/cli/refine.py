@@ -1,0 +1,62 @@
+"""``ultrarefiner refine``: coarse masks from anywhere in, better ones out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
+from ultrarefiner.refine.folder import refine_folder
+from ultrarefiner.refine.job import FolderOptions
+from ultrarefiner.refine.predictor import Refiner, RefinerConfig
+from ultrarefiner.report.run import write_run_report
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = ArgumentParser(description="Refine every image that has a coarse mask.")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument(
+        "--coarse", type=Path, required=True, help="folder of coarse masks, matched by file stem"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for masks, results.csv and report.html"
+    )
+    parser.add_argument(
+        "--label", type=int | None, default=None, help="value of the lesion in label maps"
+    )
+    add_refiner_arguments(parser)
+    return parser
+
+
+def add_refiner_arguments(parser: ArgumentParser) -> None:
+    """Add what every command that refines can be told."""
+    parser.add_argument(
+        "--foundation", type=str, default="lite-medsam", help="promptable model, see 'list'"
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--options", type=FolderOptions, default=FolderOptions())
+    parser.add_argument("--refiner", type=RefinerConfig, default=RefinerConfig())
+
+
+def run(args: Namespace) -> int:
+    """Refine, report, and say how it went."""
+    result = refine_folder(
+        args.images,
+        args.coarse,
+        args.out,
+        Refiner(args.foundation, args.refiner, device=args.device),
+        label=args.label,
+        options=args.options,
+        command=args.command_line,
+        track=progress("refining"),
+    )
+    write_run_report(args.out, args.out / "report.html")
+    kept = result.num_refined - result.num_accepted
+    print(
+        f"{counted(result.num_accepted, 'mask')} refined, {kept} kept as given; "
+        f"see {args.out / 'report.html'}"
+    )
+    print_problems("note", result.notes)
+    return fail_if_any(result.failures)

@@ -1,0 +1,1 @@
+"""Training: recipes, short Lightning modules, and what they leave behind. Loads Lightning."""

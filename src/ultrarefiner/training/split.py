@@ -1,0 +1,124 @@
+"""Who is learned from, who chooses the checkpoint, who is held out; and proof that they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultrarefiner.data.audit import find_leaks, group_duplicates, refuse_leaks
+from ultrarefiner.data.duplicates import find_duplicates
+from ultrarefiner.data.folds import (
+    groups_of,
+    inner_split,
+    outer_split,
+    split_fingerprint,
+    subset_patients,
+)
+from ultrarefiner.data.manifest import Record, check_files, check_mask_sizes, read_manifest
+from ultrarefiner.training.recipe import TrainingRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSplit:
+    """Three sets of images without a common patient or scene.
+
+    Attributes:
+        train: learned from.
+        val: inner validation, to choose the checkpoint.
+        held_out: the outer fold, not looked at.
+        fold: its name; ``None`` if nothing is held out.
+        fingerprint: sha256 of who is where.
+        notes: name and remark of what was understood with a caveat.
+    """
+
+    train: tuple[Record, ...]
+    val: tuple[Record, ...]
+    held_out: tuple[Record, ...]
+    fold: str | None
+    fingerprint: str
+    notes: tuple[tuple[str, str], ...] = ()
+
+    def describe(self) -> str:
+        """Return the split as one line."""
+        held_out = (
+            f"{_counted(self.held_out)} held out (fold {self.fold})"
+            if self.fold is not None
+            else f"{_counted(self.held_out)} held out (split test)"
+        )
+        return (
+            f"training on {_counted(self.train)}, choosing on {_counted(self.val)}, {held_out}; "
+            f"split {self.fingerprint[:12]}"
+        )
+
+
+def split_for_training(
+    manifest: Path,
+    recipe: TrainingRecipe,
+    *,
+    fold: str | None,
+    drop_leaks: bool = False,
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
+) -> TrainingSplit:
+    """Split a manifest, after comparing all its images with each other.
+
+    Near duplicates count as one scene: across the outer folds they are refused, within the training
+    folds they are kept on one side of the inner split.
+
+    Args:
+        manifest: names images, masks, patients and folds.
+        recipe: shares and seed.
+        fold: fold to hold out; ``None`` for none.
+        drop_leaks: instead of refusing, leave out of the training every patient who shares a scene
+            with the held-out fold. The held-out fold stays whole.
+        track: wraps long loops over images, for a progress bar.
+
+    Raises:
+        InputError: the manifest cannot be used.
+        LeakError: a patient or scene is both learned from and held out.
+    """
+    records = read_manifest(manifest)
+    check_files(records, manifest)
+    check_mask_sizes(records, track=track)
+    groups = find_duplicates([record.image for record in records], track=track)
+    leaks = find_leaks(records, groups)
+    if not drop_leaks:
+        refuse_leaks(leaks)
+    records = group_duplicates(records, groups)
+    dropped = _on_both_sides(records, fold) if fold is not None else ()
+    kept = tuple(record for record in records if record not in dropped)
+    if fold is None:
+        train = tuple(record for record in kept if record.split != "test")
+        held_out = tuple(record for record in kept if record.split == "test")
+    else:
+        train, held_out = outer_split(kept, fold)
+    if recipe.patient_share < 1:
+        train = subset_patients(train, share=recipe.patient_share, seed=recipe.seed)
+    train, val = inner_split(train, share=recipe.inner_share, seed=recipe.seed)
+    return TrainingSplit(
+        train=train,
+        val=val,
+        held_out=held_out,
+        fold=fold,
+        fingerprint=split_fingerprint((*train, *val), held_out),
+        notes=tuple(
+            (record.image.name, f"not trained on: its patient or scene is also in fold {fold}")
+            for record in dropped
+        ),
+    )
+
+
+def _on_both_sides(records: tuple[Record, ...], fold: str) -> tuple[Record, ...]:
+    """Return what would be trained on of patients and scenes that are held out too."""
+    dropped: list[Record] = []
+    for group in groups_of(records):
+        members = [records[index] for index in group]
+        if any(record.fold == fold for record in members):
+            dropped += [record for record in members if record.fold != fold]
+    return tuple(dropped)
+
+
+def _counted(records: tuple[Record, ...]) -> str:
+    patients = len({record.patient for record in records})
+    return f"{len(records)} images of {patients} patients"
