@@ -15,6 +15,7 @@ import ultrarefiner
 from ultrarefiner import doctor
 from ultrarefiner.cli import build_parser
 from ultrarefiner.coarse import COARSE_NETWORKS
+from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.data.sources import SOURCES
 from ultrarefiner.foundation import FOUNDATION_MODELS, LITE_MEDSAM_WEIGHTS
 from ultrarefiner.refine.gates import GATES
@@ -72,6 +73,7 @@ def test_wrong_usage(command: Command, arguments: list[str], words: str) -> None
 @pytest.mark.parametrize(
     ("what", "names", "one"),
     [
+        ("checkpoints", PRETRAINED, "busbra-lite"),
         ("coarse", COARSE_NETWORKS, "smp-unet"),
         ("foundation", FOUNDATION_MODELS, "lite-medsam"),
         ("gates", GATES, "evidence"),

@@ -102,7 +102,7 @@ def test_an_ensemble_warns_of_what_it_has_seen(command: Command, place: Path) ->
     [
         (("predict", "--out", "{o}"), "either --images or --manifest"),
         (("predict", "--images", "{i}", "--fold", "3", "--out", "{o}"), "--manifest with it"),
-        (("predict", "--images", "{i}", "--checkpoint", "no", "--out", "{o}"), "no checkpoint"),
+        (("predict", "--images", "{i}", "--checkpoint", "no", "--out", "{o}"), "busbra-lite"),
         (("predict", "--manifest", "{m}", "--fold", "7", "--out", "{o}"), "7"),
         (("train", "{r}", "--manifest", "{m}", "--fold", "7", "--out", "{o}"), "7"),
         (("train", "{r}", "--manifest", "no.csv", "--out", "{o}"), "no.csv"),

@@ -35,6 +35,27 @@ def test_the_page_shows_what_was_stored(path: Path) -> None:
     assert f"coarse DSC {result['coarse']['dsc']['mean']:.3f}" in page
 
 
+def stratum_row(name: str, stratum: dict[str, Any]) -> str:
+    """Return the line of a table that shows one stratum."""
+    coarse, gain = stratum["coarse"], stratum["paired"]["differences"]["dsc"]
+    dsc = coarse["dsc"]
+    return (
+        f"| {name} | {stratum['num_images']} | {dsc['mean']:.3f} [{dsc['low']:.3f}, "
+        f"{dsc['high']:.3f}] | {coarse['hd95']['mean']:.1f} | "
+        f"{stratum['refined']['dsc']['mean']:.3f} "
+        f"| {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] "
+        f"| {100 * stratum['paired']['harmed']['share']:.1f} % |"
+    )
+
+
+def test_the_page_shows_the_strata() -> None:
+    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    result = json.loads((_ROOT / "docs" / "results" / "busbra_unet_fold3.json").read_text())
+    strata = result["strata"]["size"] | result["strata"]["label"]
+    assert len(strata) == 5
+    assert [name for name, found in strata.items() if stratum_row(name, found) not in page] == []
+
+
 @pytest.mark.parametrize("path", _RESULTS, ids=lambda path: path.stem)
 def test_a_result_says_how_it_was_made(path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
