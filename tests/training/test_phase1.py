@@ -108,6 +108,17 @@ def test_a_dry_run_writes_nothing(manifest: Path, nano: TrainingRecipe, tmp_path
     assert "s a step" in said[1]
 
 
+def test_a_bad_label_is_met_before_anything_is_written(
+    manifest: Path, nano: TrainingRecipe, tmp_path: Path
+) -> None:
+    """Masks of 0 and 255 are no map of three classes."""
+    recipe = replace(nano, network=replace(nano.network, num_classes=3))
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"labels 0 to 2, found 2 axes, labels up to 255"):
+        train_coarse(recipe, manifest, out, fold="3", device="cpu")
+    assert not out.exists()
+
+
 def test_the_three_sets_share_no_patient(manifest: Path, nano: TrainingRecipe) -> None:
     for fold in ("1", "2", "3"):
         split = split_for_training(manifest, nano, fold=fold)

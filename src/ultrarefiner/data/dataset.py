@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -101,6 +101,20 @@ class SegmentationDataset(Dataset[Sample]):
             "image": torch.from_numpy(image)[None],
             "target": torch.from_numpy(np.ascontiguousarray(target.transpose(2, 0, 1))),
         }
+
+    def preload(
+        self, track: Callable[[Iterable[int], int], Iterable[int]] = lambda items, _: items
+    ) -> None:
+        """Read every case now, so that a bad one is met before anything else is done.
+
+        Args:
+            track: wraps the iteration, for a progress bar.
+
+        Raises:
+            InputError: a file cannot be used, sizes differ, or a label is beyond ``num_classes``.
+        """
+        for index in track(range(len(self)), len(self)):
+            self._frame(index)
 
     def _frame(self, index: int) -> _Frame:
         if index in self._frames:

@@ -86,6 +86,9 @@ def train_coarse(
     """
     split = split_for_training(manifest, recipe, fold=fold, drop_leaks=drop_leaks, track=track)
     say(split.describe())
+    data = CoarseData(split.train, split.val, recipe)
+    data.train.preload(track)
+    data.val.preload(track)
     pl.seed_everything(recipe.seed, verbose=False)
     module = CoarseModule(build_coarse(recipe.network), recipe.phase1)
     target = choose_device(device)
@@ -95,7 +98,7 @@ def train_coarse(
     folder = out / (f"fold-{fold}" if fold is not None else "all")
     run = _Run(recipe, split, folder)
     start = perf_counter()
-    val_dsc, network, waited = run.fit(module, target, resume=resume)
+    val_dsc, network, waited = run.fit(module, data, target, resume=resume)
     minutes = (perf_counter() - start) / 60
     say(f"trained in {minutes:.1f} min, of which {100 * waited:.1f} % waiting for images")
     checkpoint = folder / "coarse.safetensors"
@@ -113,7 +116,7 @@ class _Run:
         self.recipe, self.split, self.folder = recipe, split, folder
 
     def fit(
-        self, module: CoarseModule, device: torch.device, *, resume: bool
+        self, module: CoarseModule, data: CoarseData, device: torch.device, *, resume: bool
     ) -> tuple[float, CoarseNetwork, float]:
         """Train, and return the best Dice, the network with its weights, and the loader's wait."""
         best = ModelCheckpoint(
@@ -135,7 +138,6 @@ class _Run:
         with warnings.catch_warnings():
             _ignore_advice()
             trainer = self._trainer([best, wait, *self._averaging()], device)
-            data = CoarseData(self.split.train, self.split.val, self.recipe)
             try:
                 trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
             except SystemExit as cause:  # what Lightning makes of Ctrl-C

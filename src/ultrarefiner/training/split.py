@@ -42,10 +42,9 @@ class TrainingSplit:
 
     def describe(self) -> str:
         """Return the split as one line."""
+        name = "split test" if self.fold is None else f"fold {self.fold}"
         held_out = (
-            f"{_counted(self.held_out)} held out (fold {self.fold})"
-            if self.fold is not None
-            else f"{_counted(self.held_out)} held out (split test)"
+            f"{_counted(self.held_out)} held out ({name})" if self.held_out else "nothing held out"
         )
         return (
             f"training on {_counted(self.train)}, choosing on {_counted(self.val)}, {held_out}; "
