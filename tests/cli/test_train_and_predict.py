@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,21 @@ def test_an_ensemble_warns_of_what_it_has_seen(command: Command, place: Path) ->
     assert outcome.code == 0
     assert outcome.out.startswith("9 images segmented")
     assert outcome.err.count("6 of the 9 images were used to train it") == 2
+
+
+def test_masks_that_were_given_are_not_written_over(
+    command: Command, place: Path, tmp_path: Path
+) -> None:
+    images, out = place / "data" / "images", tmp_path / "run"
+    shutil.copytree(place / "data" / "coarse", out / "coarse")
+    before = {path.name: path.read_bytes() for path in (out / "coarse").iterdir()}
+    refined = command("refine", "--images", images, "--coarse", out / "coarse", "--out", out, *FAST)
+    assert refined.code == 0
+    checkpoint = place / "run" / "fold-3"
+    refused = command("predict", "--checkpoint", checkpoint, "--images", images, "--out", out)
+    assert refused.code == 2
+    assert "overwrite the coarse masks" in refused.err
+    assert {path.name: path.read_bytes() for path in (out / "coarse").iterdir()} == before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def predict_images(
     options = options or FolderOptions()
     folders = sorted({path.parent for path in images})
     refuse_overwriting(out, folders, ("masks", "probabilities", "coarse", "coarse_probabilities"))
+    _refuse_given_masks(out)
     source = PredictedCoarse(predictor, out, options)
     items, unusable = _items(images, out)
     job = FolderJob(out, refiner, source=source, options=options)
@@ -108,6 +110,21 @@ class PredictedCoarse:
 
     def _probabilities(self, stem: str, ending: str) -> Path:
         return self.out / "coarse_probabilities" / f"{stem}{ending}"
+
+
+def _refuse_given_masks(out: Path) -> None:
+    """Refuse to write over coarse masks that an earlier ``refine`` into this folder was given."""
+    try:
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    given = run.get("coarse") if isinstance(run, dict) else None
+    if given and Path(given).resolve() == (out / "coarse").resolve():
+        raise InputError(
+            f"results would overwrite the coarse masks in {out / 'coarse'}",
+            expected="a folder for --out that 'refine' did not read from",
+            fix="Choose another folder for --out.",
+        )
 
 
 def _items(images: Sequence[Path], out: Path) -> tuple[list[_Prediction], list[tuple[str, str]]]:
