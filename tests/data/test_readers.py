@@ -482,7 +482,7 @@ def test_a_full_mask_is_hard(tmp_path, full):
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        (GREY % 3, r"labels 0, 1, 2\. .*--options.label"),
+        (GREY % 3, r"labels 0, 1, 2\. .*--label"),
         ((GREY % 3).astype(np.float32), "labels 0, 1, 2"),
         (GREY % 2 + 1, "labels 1, 2"),
         (SOFT * 12 - 6, "sigmoid"),

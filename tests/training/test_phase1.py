@@ -66,14 +66,14 @@ def test_it_learns(manifest: Path, nano: TrainingRecipe, tmp_path: Path) -> None
     assert losses[-1] < 0.75 * losses[0]
 
 
-def test_resuming_changes_nothing(
+def test_resuming_goes_on_from_the_last_epoch(
     finished: tuple[Path, TrainedCoarse, list[str]],
     manifest: Path,
     nano: TrainingRecipe,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stopped in the second epoch and resumed, the same weights come out."""
+    """Stopped in the second epoch and resumed: the same best weights, nearly the same newest."""
     step, calls = CoarseModule.training_step, []
 
     def stop_at_third(self: CoarseModule, batch: object, index: int) -> torch.Tensor:
@@ -87,11 +87,24 @@ def test_resuming_changes_nothing(
         with pytest.raises(KeyboardInterrupt):
             train_coarse(nano, manifest, tmp_path, fold="3", device="cpu")
     assert not (tmp_path / "fold-3" / "coarse.safetensors").exists()
+    other = replace(nano, seed=1)
+    with pytest.raises(InputError, match="cannot resume"):
+        train_coarse(other, manifest, tmp_path, fold="3", device="cpu", resume=True)
     resumed = train_coarse(nano, manifest, tmp_path, fold="3", device="cpu", resume=True)
     whole = load_checkpoint(finished[0]).network.state_dict()
     assert resumed.checkpoint is not None
     for key, value in load_checkpoint(resumed.checkpoint).network.state_dict().items():
         assert torch.equal(value, whole[key]), key
+    last = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        for folder in (finished[0], tmp_path / "fold-3")
+    ]
+    assert [item["epoch"] for item in last] == [1, 1]  # the newest, whichever was the best
+    for key, value in last[0]["current_model_state"].items():
+        if key.endswith(("weight", "bias")):
+            torch.testing.assert_close(
+                value, last[1]["current_model_state"][key], atol=1e-5, rtol=0
+            )
 
 
 def test_nothing_to_resume(manifest: Path, nano: TrainingRecipe, tmp_path: Path) -> None:
@@ -159,6 +172,23 @@ def test_leaks_are_refused(manifest: Path, nano: TrainingRecipe, tmp_path: Path,
     assert other in str(refusal.value)
     assert inside.image.name in str(refusal.value) or kind == "patient"
     assert not out.exists()
+
+
+@pytest.mark.parametrize("fold", [None, "3"])
+def test_a_patient_of_the_test_split_is_not_trained_on(
+    manifest: Path, nano: TrainingRecipe, tmp_path: Path, fold: str | None
+) -> None:
+    records = list(read_manifest(manifest))
+    inside, test = [index for index, record in enumerate(records) if record.fold == "1"][:2]
+    records[test] = replace(records[test], fold="", split="test", patient=records[inside].patient)
+    path = tmp_path / "m.csv"
+    write_manifest(path, tuple(records))
+    with pytest.raises(LeakError, match="--drop-leaks"):
+        split_for_training(path, nano, fold=fold)
+    split = split_for_training(path, nano, fold=fold, drop_leaks=True)
+    used = {record.patient for record in (*split.train, *split.val)}
+    assert records[inside].patient not in used
+    assert len(split.notes) == 1
 
 
 def test_the_checkpoint_segments(

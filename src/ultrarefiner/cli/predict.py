@@ -105,4 +105,7 @@ def _seen_in_training(
 
 
 def _digest(path: Path) -> str:
-    return file_sha256(path)[:16] if path.is_file() else ""
+    try:
+        return file_sha256(path)[:16]
+    except OSError:  # it was named as unreadable before
+        return ""

@@ -182,7 +182,7 @@ def _from_integers(path: Path, levels: Levels) -> CoarseMask:
             f"{path} is a map of several labels",
             expected="one binary mask per lesion class",
             found=_listed(distinct),
-            fix="Choose the lesion's label with --options.label N, or split the map.",
+            fix="Choose the lesion's label with --label N, or split the map.",
         )
     full = _FULL_RANGE.get(levels.dtype)
     if full is None or (full > 255 >= high):

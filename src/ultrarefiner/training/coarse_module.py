@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
@@ -20,12 +21,19 @@ class CoarseModule(pl.LightningModule):
     Args:
         network: changed in place.
         config: loss and schedule.
+        seed: of what is random inside the network (stochastic depth, dropout).
     """
 
-    def __init__(self, network: CoarseNetwork, config: Phase1Config) -> None:
+    def __init__(self, network: CoarseNetwork, config: Phase1Config, *, seed: int = 0) -> None:
         super().__init__()
+        self.seed = seed
         self.network = network.to(memory_format=torch.channels_last)
         self.config = config
+
+    def on_train_epoch_start(self) -> None:
+        """Seed what is random inside the network by the number of the epoch."""
+        sequence = np.random.SeedSequence([self.seed, self.current_epoch])
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
         """Return the mean loss of the batch."""

@@ -6,6 +6,7 @@ training folds, and a manifest in which a scene or patient is on both sides is r
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterable
@@ -90,7 +91,7 @@ def train_coarse(
     data.train.preload(track)
     data.val.preload(track)
     pl.seed_everything(recipe.seed, verbose=False)
-    module = CoarseModule(build_coarse(recipe.network), recipe.phase1)
+    module = CoarseModule(build_coarse(recipe.network), recipe.phase1, seed=recipe.seed)
     target = choose_device(device)
     say(f"estimated: {estimate_cost(module, recipe, len(split.train), target)}")
     if dry_run:
@@ -124,20 +125,17 @@ class _Run:
             filename="best",
             monitor="val_dsc",
             mode="max",
-            save_last=True,
             enable_version_counter=False,
+        )
+        newest = ModelCheckpoint(
+            self.folder / "checkpoints", filename="last", enable_version_counter=False
         )
         wait = LoaderWait()
         last = self.folder / "checkpoints" / "last.ckpt"
-        if resume and not last.is_file():
-            raise InputError(
-                f"nothing to resume in {self.folder}",
-                expected=f"{last.name} of an earlier run",
-                fix="Leave out --resume to start anew.",
-            )
+        self._prepare(last, resume=resume)
         with warnings.catch_warnings():
             _ignore_advice()
-            trainer = self._trainer([best, wait, *self._averaging()], device)
+            trainer = self._trainer([best, newest, wait, *self._averaging()], device)
             try:
                 trainer.fit(module, data, ckpt_path=last if resume else None, weights_only=True)
             except SystemExit as cause:  # what Lightning makes of Ctrl-C
@@ -146,6 +144,29 @@ class _Run:
         module.load_state_dict(state["state_dict"])
         assert best.best_model_score is not None, "a finished run was validated"
         return float(best.best_model_score), module.network, wait.share
+
+    def _prepare(self, last: Path, *, resume: bool) -> None:
+        """Make sure that a resumed run is the same run, and that a fresh one starts clean."""
+        plan = self.folder / "checkpoints" / "plan.json"
+        content = {"recipe": asdict(self.recipe), "split_sha256": self.split.fingerprint}
+        if not resume:
+            for old in (last, last.with_name("best.ckpt"), self.folder / "coarse.safetensors"):
+                old.unlink(missing_ok=True)
+            write_json(plan, content)
+            return
+        if not (last.is_file() and plan.is_file()):
+            raise InputError(
+                f"nothing to resume in {self.folder}",
+                expected=f"{last.name} of an earlier run",
+                fix="Leave out --resume to start anew.",
+            )
+        if json.loads(plan.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
+            raise InputError(
+                f"cannot resume {self.folder}",
+                expected="the recipe, images and split that the run was started with",
+                found="others",
+                fix="Give the same ones, or leave out --resume to start anew.",
+            )
 
     def card(self, command: str) -> dict[str, Any]:
         """Return the story of the network, for its checkpoint."""
@@ -171,7 +192,7 @@ class _Run:
     def _trainer(self, callbacks: list[pl.Callback], device: torch.device) -> pl.Trainer:
         return pl.Trainer(
             accelerator=device.type,
-            devices=1,
+            devices=1 if device.index is None else [device.index],
             precision="bf16-mixed" if bf16_is_fast(device) else "32-true",
             max_epochs=self.recipe.phase1.epochs,
             gradient_clip_val=self.recipe.phase1.max_grad_norm,

@@ -17,6 +17,7 @@ from ultrarefiner.data.folds import (
     subset_patients,
 )
 from ultrarefiner.data.manifest import Record, check_files, check_mask_sizes, read_manifest
+from ultrarefiner.errors import LeakError
 from ultrarefiner.training.recipe import TrainingRecipe
 
 
@@ -85,16 +86,21 @@ def split_for_training(
     if not drop_leaks:
         refuse_leaks(leaks)
     records = group_duplicates(records, groups)
-    dropped = _on_both_sides(records, fold) if fold is not None else ()
+    dropped = _on_both_sides(records, fold)
+    if dropped and not drop_leaks:
+        raise LeakError(
+            "the manifest leaks",
+            expected="every patient and every scene learned from or held out",
+            found=", ".join(record.image.name for record in dropped[:3])
+            + ", of a patient or scene that is held out too",
+            fix="Train with --drop-leaks to leave them out.",
+        )
     kept = tuple(record for record in records if record not in dropped)
-    if fold is None:
-        train = tuple(record for record in kept if record.split != "test")
-        held_out = tuple(record for record in kept if record.split == "test")
-    else:
-        train, held_out = outer_split(kept, fold)
+    train, val, held_out = _parts(kept, fold)
     if recipe.patient_share < 1:
         train = subset_patients(train, share=recipe.patient_share, seed=recipe.seed)
-    train, val = inner_split(train, share=recipe.inner_share, seed=recipe.seed)
+    if not val:
+        train, val = inner_split(train, share=recipe.inner_share, seed=recipe.seed)
     return TrainingSplit(
         train=train,
         val=val,
@@ -102,19 +108,35 @@ def split_for_training(
         fold=fold,
         fingerprint=split_fingerprint((*train, *val), held_out),
         notes=tuple(
-            (record.image.name, f"not trained on: its patient or scene is also in fold {fold}")
+            (record.image.name, "not trained on: its patient or scene is held out")
             for record in dropped
         ),
     )
 
 
-def _on_both_sides(records: tuple[Record, ...], fold: str) -> tuple[Record, ...]:
+def _parts(
+    records: tuple[Record, ...], fold: str | None
+) -> tuple[tuple[Record, ...], tuple[Record, ...], tuple[Record, ...]]:
+    """Return training, official validation (empty if there is none) and held-out images."""
+    if fold is not None:
+        train, held_out = outer_split(records, fold)
+        return tuple(record for record in train if record.split != "test"), (), held_out
+    val = tuple(record for record in records if record.split == "val")
+    train = tuple(record for record in records if record.split not in ("val", "test"))
+    return train, val, tuple(record for record in records if record.split == "test")
+
+
+def _on_both_sides(records: tuple[Record, ...], fold: str | None) -> tuple[Record, ...]:
     """Return what would be trained on of patients and scenes that are held out too."""
+
+    def is_held_out(record: Record) -> bool:
+        return record.split == "test" or (fold is not None and record.fold == fold)
+
     dropped: list[Record] = []
     for group in groups_of(records):
         members = [records[index] for index in group]
-        if any(record.fold == fold for record in members):
-            dropped += [record for record in members if record.fold != fold]
+        if any(map(is_held_out, members)):
+            dropped += [record for record in members if not is_held_out(record)]
     return tuple(dropped)
 
 
