@@ -142,6 +142,16 @@ def test_the_three_sets_share_no_patient(manifest: Path, nano: TrainingRecipe) -
         assert {record.fold for record in split.held_out} == {fold}
 
 
+def test_images_without_a_patient_are_not_one_patient(
+    manifest: Path, nano: TrainingRecipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.csv"
+    write_manifest(path, tuple(replace(r, patient="") for r in read_manifest(manifest)))
+    said = split_for_training(path, nano, fold="3").describe()
+    assert "6 images of 6 patients" in said
+    assert "4 images of 4 patients held out" in said
+
+
 def test_a_share_of_the_patients(manifest: Path, nano: TrainingRecipe) -> None:
     full = split_for_training(manifest, nano, fold="3")
     half = split_for_training(manifest, replace(nano, patient_share=0.5), fold="3")

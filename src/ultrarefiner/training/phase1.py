@@ -32,7 +32,7 @@ from ultrarefiner.training.coarse_module import CoarseModule
 from ultrarefiner.training.estimate import estimate_cost
 from ultrarefiner.training.loader_wait import LoaderWait
 from ultrarefiner.training.recipe import TrainingRecipe
-from ultrarefiner.training.split import TrainingSplit, split_for_training
+from ultrarefiner.training.split import TrainingSplit, count_patients, split_for_training
 from ultrarefiner.weights import file_sha256
 
 
@@ -182,7 +182,7 @@ class _Run:
             "datasets": sorted({record.dataset for record in used}),
             "num_train": len(split.train),
             "num_val": len(split.val),
-            "num_patients": len({record.patient for record in used}),
+            "num_patients": count_patients(used),
             "held_out_fold": split.fold,
             "num_held_out": len(split.held_out),
             "split_sha256": split.fingerprint,

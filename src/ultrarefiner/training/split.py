@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,11 @@ def _on_both_sides(records: tuple[Record, ...], fold: str | None) -> tuple[Recor
     return tuple(dropped)
 
 
+def count_patients(records: Sequence[Record]) -> int:
+    """Return how many patients there are; an image without a name is a patient of its own."""
+    names = {record.patient for record in records} - {""}
+    return len(names) + sum(not record.patient for record in records)
+
+
 def _counted(records: tuple[Record, ...]) -> str:
-    patients = len({record.patient for record in records})
-    return f"{len(records)} images of {patients} patients"
+    return f"{len(records)} images of {count_patients(records)} patients"
