@@ -27,8 +27,9 @@ from ultrarefiner.data.phantom import draw_phantom
 from ultrarefiner.data.rough import roughen_mask
 from ultrarefiner.foundation import LITE_MEDSAM_WEIGHTS, FoundationModel, Prompts, lite_medsam
 from ultrarefiner.precision import bf16_is_fast
-from ultrarefiner.refine.predictor import Refiner, RefinerConfig
-from ultrarefiner.refine.prompts import BoxPromptConfig
+from ultrarefiner.refine.assembly import RefinerConfig
+from ultrarefiner.refine.predictor import Refiner
+from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.weights import load_weights
 
 SIDE = 256
@@ -108,7 +109,7 @@ def main() -> int:
     num = parser.parse_args().num
     upstream, model = load_upstream(), lite_medsam()
     ours = Refiner(model, device="cpu")
-    single = Refiner(model, RefinerConfig(prompts=BoxPromptConfig(jitter=0)), device="cpu")
+    single = Refiner(model, RefinerConfig(prompts=PromptConfig(jitter=0.0)), device="cpu")
     cases = [draw_case(i) for i in range(num)]
     boxed = [first_boxes(single, case) for case in cases]
 

@@ -12,8 +12,9 @@ from ultrarefiner._version import __version__
 
 if TYPE_CHECKING:
     from ultrarefiner.metrics import evaluate_mask
+    from ultrarefiner.refine.assembly import RefinerConfig
     from ultrarefiner.refine.folder import refine_folder
-    from ultrarefiner.refine.predictor import RefinedImage, Refiner, RefinerConfig
+    from ultrarefiner.refine.predictor import RefinedImage, Refiner
 
 __all__ = [
     "RefinedImage",
@@ -27,7 +28,7 @@ __all__ = [
 _HOMES = {
     "RefinedImage": "ultrarefiner.refine.predictor",
     "Refiner": "ultrarefiner.refine.predictor",
-    "RefinerConfig": "ultrarefiner.refine.predictor",
+    "RefinerConfig": "ultrarefiner.refine.assembly",
     "evaluate_mask": "ultrarefiner.metrics",
     "refine_folder": "ultrarefiner.refine.folder",
 }

@@ -22,7 +22,7 @@ from ultrarefiner.refine.gates import GATES
 
 COMMANDS = [
     *("refine", "predict", "train", "release", "data", "evaluate"),
-    *("report", "experiment", "list", "doctor"),
+    *("report", "experiment", "gallery", "list", "doctor"),
 ]
 KINDS = ["import", "audit", "split", "phantom"]
 
@@ -118,7 +118,7 @@ def test_phantom_numbers_out_of_range(
         ("a: [1", "expected ',' or ']'"),
         ('study: rough-masks\nfolds: ["3"]\ncolour: red\n', "colour"),
         ("study: rough-masks\nnum_images: 3\n", "folds"),
-        ("study: tea-leaves\n", "network-masks, prompt-kinds, rough-masks"),
+        ("study: tea-leaves\n", "ablation, network-masks, rough-masks"),
         ("just a sentence", "recipe"),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from commands import FAST, Command, Run, read_rows, refine_args
+from commands import FAST, Command, Run, call, read_rows, refine_args
 from PIL import Image
 
 from ultrarefiner.metrics import evaluate_mask
@@ -375,6 +375,22 @@ def test_a_settings_file(phantoms: Path, tmp_path: Path, refine: Command) -> Non
     assert outcome.code == 0, outcome.err
     assert record(out)["config"]["gate"]["kind"] == "none"
     assert record(out)["config"]["prompts"]["jitter"] == float(FAST[1])
+
+
+def test_a_preset(phantoms: Path, tmp_path: Path, refine: Command, capsys) -> None:
+    images, coarse, out = copy_pair(phantoms, tmp_path)
+    folders = ["--images", images, "--coarse", coarse, "--out", out, "--device", "cpu"]
+    assert call(["refine", *folders, "--preset", "literal"]) == 0
+    config = record(out)["config"]
+    assert config["localizer"]["num_stds"] == 2.5
+    assert config["selection"]["kind"] == "soft"
+    assert config["gate"]["kind"] == "uncertainty"
+    # FAST sets single settings.
+    outcome = refine(images, coarse, tmp_path / "both", "--preset", "literal")
+    assert outcome.code == 2
+    assert "--preset or --refiner" in outcome.err
+    assert not (tmp_path / "both").exists()
+    capsys.readouterr()
 
 
 def test_batches_give_the_same_masks(

@@ -21,7 +21,7 @@ from ultrarefiner.coarse.encoder_weights import load_encoder_weights
 from ultrarefiner.coarse.smp_unet import IMAGENET_MEAN, IMAGENET_STD
 from ultrarefiner.data.phantom import draw_phantom
 from ultrarefiner.errors import WeightsError
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.weights import load_weights
 
 LITE0 = "timm-tf_efficientnet_lite0"

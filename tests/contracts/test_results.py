@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from ultrarefiner.experiments.tables import markdown, stratum_row, variant_row
+
 _ROOT = Path(__file__).parents[2]
 _RESULTS = sorted((_ROOT / "docs" / "results").glob("*.json"))
-
-
-def row(name: str, variant: dict[str, Any]) -> str:
-    """Return the line of a table that shows one variant."""
-    gain, paired = variant["paired"]["differences"]["dsc"], variant["paired"]
-    return (
-        f"| {name} | {variant['dsc']['mean']:.3f} "
-        f"| {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] "
-        f"| {100 * paired['harmed']['share']:.1f} % | {100 * paired['improved']['share']:.0f} % |"
-    )
 
 
 def test_there_are_results() -> None:
@@ -28,24 +19,15 @@ def test_there_are_results() -> None:
 
 @pytest.mark.parametrize("path", _RESULTS, ids=lambda path: path.stem)
 def test_the_page_shows_what_was_stored(path: Path) -> None:
-    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     result = json.loads(path.read_text(encoding="utf-8"))
-    missing = [name for name, found in result["variants"].items() if row(name, found) not in page]
-    assert not missing
+    if "sources" in result:
+        page = (_ROOT / "docs" / "ablation.md").read_text(encoding="utf-8")
+        assert [line for line in markdown(result).splitlines() if line not in page] == []
+        return
+    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    variants = result["variants"]
+    assert [name for name, found in variants.items() if variant_row(name, found) not in page] == []
     assert f"coarse DSC {result['coarse']['dsc']['mean']:.3f}" in page
-
-
-def stratum_row(name: str, stratum: dict[str, Any]) -> str:
-    """Return the line of a table that shows one stratum."""
-    coarse, gain = stratum["coarse"], stratum["paired"]["differences"]["dsc"]
-    dsc = coarse["dsc"]
-    return (
-        f"| {name} | {stratum['num_images']} | {dsc['mean']:.3f} [{dsc['low']:.3f}, "
-        f"{dsc['high']:.3f}] | {coarse['hd95']['mean']:.1f} | "
-        f"{stratum['refined']['dsc']['mean']:.3f} "
-        f"| {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] "
-        f"| {100 * stratum['paired']['harmed']['share']:.1f} % |"
-    )
 
 
 def test_the_page_shows_the_strata() -> None:
@@ -69,6 +51,5 @@ def test_a_result_says_how_it_was_made(path: Path) -> None:
 def test_the_readme_shows_fold_three() -> None:
     readme = (_ROOT / "README.md").read_text(encoding="utf-8")
     result = json.loads((_ROOT / "docs" / "results" / "busbra_rough.json").read_text())
-    assert (
-        row("default", result["variants"]["default"]).replace("default", "UltraRefiner") in readme
-    )
+    line = variant_row("default", result["variants"]["default"])
+    assert line.replace("default", "UltraRefiner") in readme

@@ -16,7 +16,7 @@ from ultrarefiner.data.augmentation import (
 )
 from ultrarefiner.data.phantom import draw_phantom
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.letterbox import Letterbox
 
 NOTHING = AugmentationConfig(**{item.name: 0.0 for item in fields(AugmentationConfig)})
 SIDE = 64

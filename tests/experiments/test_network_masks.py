@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from busbra_phantoms import write_checkpoint
 
 from fakes.busbra import write_fake_busbra
-from ultrarefiner.coarse import CoarseConfig, build_coarse, encode_checkpoint
 from ultrarefiner.data.sources import read_busbra
 from ultrarefiner.errors import LeakError
 from ultrarefiner.experiments.network_masks import NetworkMaskExperiment, run_network_masks
-from ultrarefiner.refine.predictor import RefinerConfig
-from ultrarefiner.refine.prompts import BoxPromptConfig
+from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.weights import file_sha256
 
-FAST = {"one box": RefinerConfig(prompts=BoxPromptConfig(jitter=0.0))}
+FAST = {"one box": RefinerConfig(prompts=replace(RefinerConfig().prompts, jitter=0.0))}
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +26,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def checkpoint(folder: Path, digests: list[str]) -> str:
-    torch.manual_seed(0)
-    network = build_coarse(
-        CoarseConfig(side=64, encoder_weights="none", decoder_channels=(16, 8, 8, 8, 8))
-    )
-    path = folder / "coarse.safetensors"
-    card = {"image_digests": digests, "split_sha256": "0" * 64}
-    path.write_bytes(encode_checkpoint(network, card))
-    return str(path)
-
-
 def test_the_result(root: Path, tmp_path: Path) -> None:
     folds = tuple({record.fold for record in read_busbra(root)})
     experiment = NetworkMaskExperiment(
-        checkpoints=(checkpoint(tmp_path, []),), folds=folds, variants=FAST
+        checkpoints=(write_checkpoint(tmp_path / "coarse.safetensors"),), folds=folds, variants=FAST
     )
     result = run_network_masks(experiment, root, command="c", device="cpu")
     again = run_network_masks(experiment, root, command="c", device="cpu")
@@ -58,8 +46,9 @@ def test_the_result(root: Path, tmp_path: Path) -> None:
 def test_images_of_the_training_are_refused(root: Path, tmp_path: Path) -> None:
     records = read_busbra(root)
     seen = records[-1]
+    digest = file_sha256(seen.image)[:16]
     experiment = NetworkMaskExperiment(
-        checkpoints=(checkpoint(tmp_path, [file_sha256(seen.image)[:16]]),),
+        checkpoints=(write_checkpoint(tmp_path / "c.safetensors", (digest,)),),
         folds=(seen.fold,),
         variants=FAST,
     )

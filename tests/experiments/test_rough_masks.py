@@ -1,4 +1,4 @@
-"""The rough-mask experiment: a fair draw, a replayable result, a memory that changes nothing."""
+"""The rough-mask experiment: a fair draw, a replayable result."""
 
 from __future__ import annotations
 
@@ -7,29 +7,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from unittest.mock import Mock
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from busbra_phantoms import write_phantoms
 
 from ultrarefiner.data.manifest import Record
-from ultrarefiner.data.phantom import PhantomConfig, draw_phantom
 from ultrarefiner.data.rough import RoughConfig, roughen_mask
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.experiments.remembering import RememberingModel
 from ultrarefiner.experiments.rough_masks import RoughMaskExperiment, run_rough_masks
 from ultrarefiner.experiments.scores import choose_records
-from ultrarefiner.foundation import LiteMedSAM, Prompts, lite_medsam
+from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.gates import GateConfig
-from ultrarefiner.refine.predictor import RefinerConfig
-from ultrarefiner.refine.prompts import BoxPromptConfig
 from ultrarefiner.refine.stabilization import StabilizerConfig
 
-_PHANTOMS = PhantomConfig(
-    height_px=(96, 120), width_px=(96, 140), lesion_count_probs=(1.0, 0.0, 0.0)
-)
 _ROUGH = RoughConfig(
     shift_std=0.13, log_scale_mean=0.0, log_scale_std=0.1, boundary_std=0.19, correlation=0.45
 )
@@ -118,28 +110,9 @@ def test_an_experiment_needs_a_variant() -> None:
         RoughMaskExperiment(folds=("1",), variants={})
 
 
-def _phantoms_as_busbra(root: Path) -> list[np.ndarray]:
-    """Write three phantoms of two patients in the layout of BUS-BRA; return their true masks."""
-    (root / "Images").mkdir(parents=True)
-    (root / "Masks").mkdir()
-    data, folds, truths = ["ID,Case,Pathology"], ["ID,Pathology,kFold"], []
-    for index, (name, case) in enumerate((("0001-l", 1), ("0001-r", 1), ("0002-l", 2))):
-        phantom = draw_phantom(seed=4, index=index, config=_PHANTOMS)
-        cv2.imwrite(str(root / "Images" / f"bus_{name}.png"), phantom.image)
-        cv2.imwrite(str(root / "Masks" / f"mask_{name}.png"), phantom.mask.astype(np.uint8) * 255)
-        data.append(f"bus_{name},{case},{phantom.label}")
-        folds.append(f"bus_{name},{phantom.label},1")
-        truths.append(phantom.mask)
-    (root / "bus_data.csv").write_text("\n".join(data))
-    (root / "5-fold-cv.csv").write_text("\n".join(folds))
-    return truths
-
-
 def _variant(gate: GateConfig, min_iou: float) -> RefinerConfig:
     return RefinerConfig(
-        prompts=BoxPromptConfig(
-            num_stds=2.35, jitter=0.0, floor=0.05, relative=0.4, temperature=0.5
-        ),
+        prompts=replace(RefinerConfig().prompts, jitter=0.0),
         gate=gate,
         stabilizer=StabilizerConfig(min_iou=min_iou, min_area_ratio=0.0, max_area_ratio=1e9),
     )
@@ -150,7 +123,7 @@ _FROZEN = _variant(GateConfig(kind="none"), min_iou=1.0)
 
 
 def test_a_run_scores_every_variant_against_the_same_rough_masks(tmp_path: Path) -> None:
-    truths = _phantoms_as_busbra(tmp_path)
+    truths = write_phantoms(tmp_path)
     experiment = RoughMaskExperiment(
         folds=("1",), seed=3, generator=_ROUGH, variants={"free": _FREE, "frozen": _FROZEN}
     )
@@ -190,49 +163,3 @@ def test_a_run_scores_every_variant_against_the_same_rough_masks(tmp_path: Path)
     assert all(case["refined_dsc"] != case["coarse_dsc"] for case in cases), "the first variant's"
     refined = [case["refined_dsc"] for case in cases]
     assert free["dsc"]["mean"] == pytest.approx(np.mean(refined), abs=1e-4)
-
-
-def _prompts(*boxes: tuple[float, float, float, float]) -> Prompts:
-    return Prompts(boxes=torch.tensor(boxes))
-
-
-def test_memory_answers_as_the_model_does_and_asks_it_once() -> None:
-    model = lite_medsam()
-    model.encode, model.decode = Mock(wraps=model.encode), Mock(wraps=model.decode)
-    remembering = RememberingModel(model)
-    assert (remembering.input_size, remembering.mask_size) == (model.input_size, model.mask_size)
-    images = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
-    content_hw = torch.tensor([[200, 256]])
-    here, there = _prompts((20, 30, 90, 100)), _prompts((40, 30, 90, 100))
-    with torch.inference_mode():
-        normalised = remembering.normalise(images, content_hw)
-        assert torch.equal(normalised, model.normalise(images, content_hw))
-        embeddings = remembering.encode(normalised)
-        expected = {
-            prompts: LiteMedSAM.decode(model, embeddings, prompts) for prompts in (here, there)
-        }
-        several = LiteMedSAM.decode(model, embeddings, here, multimask_output=True)
-        for _ in range(2):
-            assert torch.equal(remembering.encode(normalised), embeddings)
-            for prompts, answer in expected.items():
-                found = remembering.decode(embeddings, prompts)
-                torch.testing.assert_close(found.logits, answer.logits)
-                torch.testing.assert_close(found.iou_predictions, answer.iou_predictions)
-            found = remembering.decode(embeddings, here, multimask_output=True)
-            torch.testing.assert_close(found.logits, several.logits)
-        assert (model.encode.call_count, model.decode.call_count) == (1, 3)
-        remembering.forget()
-        torch.testing.assert_close(remembering.encode(normalised), embeddings)
-        remembering.decode(embeddings, here)
-        assert (model.encode.call_count, model.decode.call_count) == (2, 4)
-        assert not torch.equal(remembering.encode(1 - normalised), embeddings), "another image"
-        assert model.encode.call_count == 3
-
-
-def test_memory_refuses_what_it_could_confuse() -> None:
-    remembering = RememberingModel(LiteMedSAM())
-    point = Prompts(point_coords=torch.zeros(1, 1, 2), point_labels=torch.ones(1, 1))
-    with pytest.raises(AssertionError, match="only box prompts"):
-        remembering.decode(torch.zeros(1, 256, 64, 64), point)
-    with pytest.raises(AssertionError, match="one image at a time"):
-        remembering.decode(torch.zeros(2, 256, 64, 64), _prompts((1, 1, 9, 9), (1, 1, 9, 9)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ultrarefiner.data.phantom import draw_phantom
 from ultrarefiner.foundation import LITE_MEDSAM_WEIGHTS, FoundationModel, lite_medsam
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.weights import load_weights
 
 Frames = Callable[[int], tuple[Tensor, Tensor, Tensor]]
@@ -54,8 +54,8 @@ def frames(model: FoundationModel) -> Frames:
         pairs = list(zip(letterboxes, phantoms, strict=True))
         grey = np.stack([box.shrink(p.image.astype(np.float32) / 255) for box, p in pairs])
         masks = np.stack([box.shrink(p.mask.astype(np.float32)) > 0.5 for box, p in pairs])
-        content_hw = torch.tensor([box.content_hw for box in letterboxes])
-        images = model.normalise(torch.from_numpy(grey)[:, None], content_hw)
+        valid = torch.stack([box.content_mask() for box in letterboxes])[:, None]
+        images = model.normalise(torch.from_numpy(grey)[:, None], valid)
         return images, torch.from_numpy(masks), torch.stack([*map(_tight_box, masks)])
 
     return draw

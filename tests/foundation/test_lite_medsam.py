@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ultrarefiner.foundation import Prompts
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.precision import autocast, bf16_is_fast, choose_device
 
 CPU = torch.device("cpu")
@@ -18,7 +18,9 @@ CPU = torch.device("cpu")
 def test_normalise_stretches_content_and_keeps_padding(model):
     images = torch.zeros(1, 1, 8, 8)
     images[..., :6, :5] = torch.linspace(0.2, 0.7, 30).view(6, 5)
-    out = model.normalise(images, torch.tensor([[6, 5]]))
+    valid = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    valid[..., :6, :5] = True
+    out = model.normalise(images, valid)
     assert out.shape == (1, 3, 8, 8)
     assert out[..., :6, :5].min() == 0
     torch.testing.assert_close(out[..., :6, :5].max(), torch.tensor(1.0))
@@ -27,16 +29,16 @@ def test_normalise_stretches_content_and_keeps_padding(model):
 
 
 def test_normalise_constant_image_is_zero(model):
-    out = model.normalise(torch.full((1, 1, 8, 8), 0.3), torch.tensor([[8, 8]]))
+    out = model.normalise(torch.full((1, 1, 8, 8), 0.3), torch.ones(1, 1, 8, 8) > 0)
     assert torch.equal(out, torch.zeros(1, 3, 8, 8))
 
 
 def test_normalise_ignores_neighbours_in_batch(model):
     images = torch.stack([torch.rand(1, 8, 8), 0.1 * torch.rand(1, 8, 8)])
-    content_hw = torch.tensor([[8, 8], [4, 8]])
-    images[1, :, 4:] = 0
-    together = model.normalise(images, content_hw)
-    alone = [model.normalise(images[i : i + 1], content_hw[i : i + 1]) for i in range(2)]
+    valid = torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    images[1, :, 4:], valid[1, :, 4:] = 0, False
+    together = model.normalise(images, valid)
+    alone = [model.normalise(images[i : i + 1], valid[i : i + 1]) for i in range(2)]
     assert torch.equal(together, torch.cat(alone))
 
 
@@ -120,7 +122,7 @@ def busbra_case(model, path) -> tuple[Tensor, Tensor, Tensor]:
     rows, cols = target.nonzero().T
     box = torch.stack([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]).float()
     grey = torch.from_numpy(frame.shrink(image.astype(np.float32) / 255))[None, None]
-    return model.normalise(grey, torch.tensor([frame.content_hw]))[0], box, target
+    return model.normalise(grey, frame.content_mask()[None, None])[0], box, target
 
 
 def test_autocast_can_be_forced():

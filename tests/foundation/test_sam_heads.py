@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ultrarefiner.foundation import Prompts
-from ultrarefiner.foundation.sam_heads import (
+from ultrarefiner.foundation.sam_decoder import (
     Attention,
     ImageToTokenAttention,
     MaskDecoder,
     PixelsToQuads,
-    PromptEncoder,
     TokenToImageAttention,
 )
+from ultrarefiner.foundation.sam_prompts import PromptEncoder
 
 POINTS = torch.tensor([[[100.5, 90.5], [30.0, 200.25]]])
 LABELS = torch.tensor([[1, 0]])
@@ -51,10 +51,11 @@ def encode_upstream(upstream, prompts: Prompts) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("kinds", KINDS, ids="+".join)
 def test_golden_prompt_encoder(model, upstream, kinds):
     prompts = make_prompts(kinds)
-    sparse, dense = model.prompt_encoder(prompts)
+    found = model.prompt_encoder(prompts)
     expected_sparse, expected_dense = encode_upstream(upstream, prompts)
-    torch.testing.assert_close(sparse, expected_sparse, atol=1e-5, rtol=0)
-    torch.testing.assert_close(dense.expand_as(expected_dense), expected_dense, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.tokens, expected_sparse, atol=1e-5, rtol=0)
+    dense = found.dense.expand_as(expected_dense)
+    torch.testing.assert_close(dense, expected_dense, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("multimask_output", [False, True])
@@ -109,9 +110,9 @@ class SmallHeads(torch.nn.Module):
 
     def forward(self, points: Tensor, boxes: Tensor, masks: Tensor) -> Tensor:
         prompts = Prompts(point_coords=points, point_labels=LABELS, boxes=boxes, masks=masks)
-        sparse, dense = self.encoder(prompts)
+        encoded = self.encoder(prompts)
         position = self.encoder.pe_layer.grid(4).double()
-        decoded = self.decoder(self.embeddings, position, sparse, dense, multimask_output=True)
+        decoded = self.decoder(self.embeddings, position, encoded, multimask_output=True)
         return torch.cat([decoded.logits.flatten(), decoded.iou_predictions.flatten()])
 
 

@@ -1,187 +1,123 @@
-"""Frames: exact inverses, upstream's rounding, and no half-pixel shift in either direction."""
+"""Frames: exact inverses, mirrors, odd sizes, and the content of letterboxed and cut grids."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from ultrarefiner.ops.frames import Letterbox, content_mask, stretch_content
+from ultrarefiner.ops.frames import Frames
+from ultrarefiner.ops.letterbox import Letterbox
 
 _SIDES = st.integers(1, 2000)
-
-# Shrinking, enlarging, mixed, odd, thin; (native rows and columns, side of the frame).
-_SIZES = [
-    ((480, 640), 256),
-    ((481, 333), 256),
-    ((120, 97), 256),
-    ((256, 256), 256),
-    ((257, 256), 256),
-    ((90, 300), 64),
-    ((61, 40), 224),
-]
+_GRIDS = st.sampled_from([1, 63, 64, 224, 256, 1024])
 
 
-def _blob(hw: tuple[int, int], centre_xy: tuple[float, float], sigma_px: float) -> np.ndarray:
-    """Gaussian sampled at pixel centres i + 0.5."""
-    ys, xs = np.indices(hw) + 0.5
-    squared = (xs - centre_xy[0]) ** 2 + (ys - centre_xy[1]) ** 2
-    return np.exp(-squared / (2 * sigma_px**2)).astype(np.float32)
+def _points(seed: int, high: float, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return high * torch.rand(2, 5, 2, dtype=dtype, generator=generator)
 
 
-def _centroid_xy(image: np.ndarray) -> np.ndarray:
-    ys, xs = np.indices(image.shape) + 0.5
-    mass = image.astype(np.float64)
-    return np.array([(mass * xs).sum(), (mass * ys).sum()]) / mass.sum()
-
-
-def _native_blob(hw: tuple[int, int]) -> np.ndarray:
-    """Blob well inside the image, off its centre and off the pixel grid."""
-    return _blob(hw, (0.43 * hw[1] + 0.21, 0.55 * hw[0] + 0.37), 0.08 * min(hw))
-
-
-@given(_SIDES, _SIDES, st.sampled_from([1, 64, 224, 256, 1024]), st.integers(0, 2**32 - 1))
+@given(_SIDES, _SIDES, _GRIDS, st.integers(0, 2**31))
 @settings(max_examples=100, deadline=None)
-def test_coordinates_return_exactly(rows: int, cols: int, side: int, seed: int) -> None:
-    frame = Letterbox((rows, cols), side)
-    corners = torch.tensor([[0.0, 0.0], [cols, rows], [cols / 2, 0.5]], dtype=torch.float64)
-    inside = torch.from_numpy(np.random.default_rng(seed).random((5, 2))) * corners[1]
-    native = torch.cat([corners, inside])
-    torch.testing.assert_close(frame.to_native(frame.to_frame(native)), native, rtol=1e-15, atol=0)
+def test_letterboxed_coordinates_return(rows: int, cols: int, side: int, seed: int) -> None:
+    frames = Frames.letterboxed(torch.tensor([[rows, cols], [cols, rows]]), side)
+    native = _points(seed, max(rows, cols))
+    back = frames.to_native(frames.from_native(native))
+    torch.testing.assert_close(back, native, rtol=1e-14, atol=0)
 
 
-@given(_SIDES, _SIDES, st.sampled_from([1, 64, 224, 256, 1024]))
-@settings(max_examples=100, deadline=None)
-def test_the_image_fills_the_content(rows: int, cols: int, side: int) -> None:
-    frame = Letterbox((rows, cols), side)
-    corner = frame.to_frame(torch.tensor([cols, rows], dtype=torch.float64))
-    expected = torch.tensor(frame.content_hw[::-1], dtype=torch.float64)
-    torch.testing.assert_close(corner, expected, rtol=1e-12, atol=0)
-    assert max(frame.content_hw) == side
-    assert min(frame.content_hw) >= 1
-
-
-@given(_SIDES, _SIDES, st.sampled_from([256, 1024]))
-@settings(max_examples=150, deadline=None)
-def test_content_is_rounded_as_upstream_does(rows: int, cols: int, side: int) -> None:
-    # segment-anything's ResizeLongestSide.get_preprocess_shape; a thin image keeps one pixel.
-    scale = side * 1.0 / max(rows, cols)
-    upstream = int(rows * scale + 0.5), int(cols * scale + 0.5)
-    assert Letterbox((rows, cols), side).content_hw == tuple(max(1, n) for n in upstream)
-
-
-@pytest.mark.parametrize(
-    ("native_hw", "expected"),
-    [((512, 1), (256, 1)), ((300, 500), (154, 256)), ((1, 1), (256, 256))],
+@given(
+    st.tuples(*[st.floats(-300, 900)] * 2, *[st.floats(1, 700)] * 2),
+    st.booleans(),
+    st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    st.integers(0, 2**31),
 )
-def test_content_by_hand(native_hw: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert Letterbox(native_hw, 256).content_hw == expected
+@settings(max_examples=100, deadline=None)
+def test_cut_coordinates_return_mirrored_or_not(
+    window: tuple[float, ...], mirrored: bool, grid_hw: tuple[int, int], seed: int
+) -> None:
+    x, y, width, height = window
+    frames = Frames.filling(torch.tensor([[x, y, x + width, y + height]]).repeat(2, 1), grid_hw)
+    frames = frames.mirrored() if mirrored else frames
+    grid = _points(seed, max(grid_hw))
+    back = frames.from_native(frames.to_native(grid))
+    torch.testing.assert_close(back, grid, rtol=1e-9, atol=1e-9)
+    single = frames.from_native(frames.to_native(grid.float()))
+    torch.testing.assert_close(single, grid.float(), rtol=0, atol=0.02 * max(1, 400 / width))
 
 
-@pytest.mark.parametrize(("hw", "side"), _SIZES)
-def test_shrink_moves_no_centroid(hw: tuple[int, int], side: int) -> None:
-    frame = Letterbox(hw, side)
-    native = _native_blob(hw)
-    expected = frame.to_frame(torch.from_numpy(_centroid_xy(native)))
-    np.testing.assert_allclose(_centroid_xy(frame.shrink(native)), expected, atol=0.1)
+@given(_SIDES, _SIDES, _GRIDS)
+@example(90, 640, 224)
+@settings(max_examples=100, deadline=None)
+def test_the_letterbox_is_that_of_files(rows: int, cols: int, side: int) -> None:
+    frames = Frames.letterboxed(torch.tensor([[rows, cols]]), side)
+    box = Letterbox((rows, cols), side)
+    assert frames.content_wh[0].tolist() == list(box.content_hw[::-1])
+    assert torch.equal(frames.content()[0, 0], box.content_mask())
+    scale_x, scale_y = frames.px_per_native()[0].tolist()
+    assert (scale_x, scale_y) == pytest.approx(box.scale_xy, rel=1e-6)
 
 
-@pytest.mark.parametrize(("hw", "side"), _SIZES)
-def test_enlarge_moves_no_centroid(hw: tuple[int, int], side: int) -> None:
-    frame = Letterbox(hw, side)
-    rows, cols = frame.content_hw
-    centre_xy = 0.43 * cols + 0.21, 0.55 * rows + 0.37
-    inside = _blob((side, side), centre_xy, 0.08 * min(rows, cols))
-    enlarged = frame.enlarge(torch.from_numpy(inside)[None])[0].numpy()
-    expected = frame.to_native(torch.from_numpy(_centroid_xy(inside)))
-    assert enlarged.shape == hw
-    np.testing.assert_allclose(_centroid_xy(enlarged), expected, atol=0.1)
+def test_corners_go_to_corners() -> None:
+    frames = Frames.letterboxed(torch.tensor([[30, 50], [50, 30]]), 16)
+    corners = torch.tensor([[[50.0, 30.0]], [[30.0, 50.0]]])
+    assert frames.from_native(corners).tolist() == [[[16.0, 10.0]], [[10.0, 16.0]]]
+    assert frames.content_boxes().tolist() == [[0, 0, 16, 10], [0, 0, 10, 16]]
+    assert frames.content().sum(dim=(1, 2, 3)).tolist() == [160, 160]
 
 
-@pytest.mark.parametrize(("hw", "side"), _SIZES)
-def test_a_smooth_image_survives_the_round_trip(hw: tuple[int, int], side: int) -> None:
-    frame = Letterbox(hw, side)
-    sigma_px = 3 / min(1.0, *frame.scale_xy)  # smooth on both grids
-    native = _blob(hw, (0.43 * hw[1], 0.55 * hw[0]), sigma_px)
-    back = frame.enlarge(torch.from_numpy(frame.shrink(native))).numpy()
-    # Each way may blur by 1/4 px^2 of variance, which takes 0.5 / 9 off the peak.
-    assert np.abs(back - native).max() < 0.06
-    assert np.abs(back - native).mean() < 0.005
+def test_a_window_by_hand() -> None:
+    frames = Frames.filling(torch.tensor([[10.0, 20.0, 30.0, 60.0]]), (8, 4))
+    points = torch.tensor([[[10.0, 20.0], [30.0, 60.0], [15.0, 25.0]]])
+    assert frames.from_native(points).tolist() == [[[0, 0], [4, 8], [1, 1]]]
+    assert frames.mirrored().from_native(points).tolist() == [[[4, 0], [0, 8], [3, 1]]]
+    boxes = torch.tensor([[[10.0, 20.0, 15.0, 25.0]]])
+    assert frames.boxes_from_native(boxes).tolist() == [[[0, 0, 1, 1]]]
+    assert frames.mirrored().boxes_from_native(boxes).tolist() == [[[3, 0, 4, 1]]]
+    mirrored = frames.mirrored()
+    assert torch.equal(mirrored.boxes_to_native(mirrored.boxes_from_native(boxes)), boxes)
 
 
-@pytest.mark.parametrize(("hw", "side"), _SIZES)
-def test_padding_stays_zero_and_constants_stay_constant(hw: tuple[int, int], side: int) -> None:
-    frame = Letterbox(hw, side)
-    shrunk = frame.shrink(np.full(hw, 0.7, dtype=np.float32))
-    inside = frame.content_mask().numpy()
-    assert shrunk.shape == (side, side)
-    assert shrunk.dtype == np.float32
-    assert (shrunk[~inside] == 0).all()
-    np.testing.assert_allclose(shrunk[inside], 0.7, atol=1e-6)
-    back = frame.enlarge(torch.from_numpy(shrunk)).numpy()
-    np.testing.assert_allclose(back, 0.7, atol=1e-6)
+def test_resizing_keeps_the_window_and_may_end_within_a_pixel() -> None:
+    frames = Frames.letterboxed(torch.tensor([[600, 1000]]), 1024)
+    assert frames.content_wh.tolist() == [[1024, 614]]
+    small = frames.resized((256, 256))
+    assert small.content_wh.tolist() == [[256, 153.5]]
+    assert torch.equal(small.windows, frames.windows)
+    assert int(small.content()[0, 0, :, 0].sum()) == 153, "pixel 153 has its centre outside"
 
 
-def test_shrinking_averages_areas() -> None:
-    native = np.arange(16, dtype=np.float32).reshape(4, 4)
-    expected = native.reshape(2, 2, 2, 2).mean(axis=(1, 3))
-    assert np.array_equal(Letterbox((4, 4), 2).shrink(native), expected)
+def test_only_letterboxes_of_one_size_are_known_to_be_the_same() -> None:
+    native_hw = torch.tensor([[600, 1000]])
+    frames = Frames.letterboxed(native_hw, 256)
+    assert frames.same_as(frames)
+    assert frames.same_as(Frames.letterboxed(native_hw, 256))
+    assert frames.same_as(frames.resized((256, 256)))
+    assert not frames.same_as(Frames.letterboxed(native_hw, 224))
+    assert not frames.same_as(Frames.letterboxed(native_hw, 1024).resized((256, 256)))
+    assert not frames.same_as(Frames.filling(frames.windows, (256, 256)))
 
 
-def test_enlarge_keeps_batch_dimensions_and_each_map() -> None:
-    frame = Letterbox((30, 50), 16)
-    maps = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    together = frame.enlarge(maps)
-    assert together.shape == (2, 3, 30, 50)
-    torch.testing.assert_close(together[1, 2], frame.enlarge(maps[1, 2]))
+def test_select_and_move() -> None:
+    frames = Frames.letterboxed(torch.tensor([[30, 50], [50, 30], [20, 20]]), 16)
+    picked = frames.select(torch.tensor([2, 0, 0])).to(torch.device("cpu"))
+    assert len(picked) == 3
+    assert picked.windows.tolist() == [[0, 0, 20, 20], [0, 0, 50, 30], [0, 0, 50, 30]]
+    assert picked.letterbox
 
 
-def test_enlarge_is_differentiable() -> None:
-    frame = Letterbox((5, 3), 4)
-    maps = torch.rand(1, 4, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(frame.enlarge, maps)
+def test_gradients_reach_points_and_windows() -> None:
+    windows = torch.tensor([[3.0, 4.0, 20.0, 31.0]], dtype=torch.float64, requires_grad=True)
+    points = _points(3, 20)[:1].requires_grad_()
 
+    def there(windows: Tensor, points: Tensor) -> Tensor:
+        return Frames.filling(windows, (7, 9)).from_native(points)
 
-@pytest.mark.parametrize("hw", [(1, 1), (1, 40), (700, 1), (3, 2)])
-def test_thin_images_survive(hw: tuple[int, int]) -> None:
-    frame = Letterbox(hw, 32)
-    back = frame.enlarge(torch.from_numpy(frame.shrink(np.ones(hw, dtype=np.float32))))
-    assert back.shape == hw
-    torch.testing.assert_close(back, torch.ones(hw))
+    def back(windows: Tensor, points: Tensor) -> Tensor:
+        return Frames.filling(windows, (7, 9)).to_native(points)
 
-
-def test_an_empty_frame_is_refused() -> None:
-    with pytest.raises(AssertionError, match="empty image"):
-        Letterbox((0, 4), 8)
-    with pytest.raises(AssertionError, match="empty frame"):
-        Letterbox((4, 4), 0)
-
-
-def test_content_masks_agree_and_are_counted() -> None:
-    frames = [Letterbox((30, 50), 16), Letterbox((50, 30), 16)]
-    content_hw = torch.tensor([frame.content_hw for frame in frames])
-    inside = content_mask(torch.zeros(2, 3, 16, 16), content_hw)
-    assert inside.shape == (2, 1, 16, 16)
-    for row, frame in zip(inside, frames, strict=True):
-        assert torch.equal(row[0], frame.content_mask())
-        assert int(row.sum()) == math.prod(frame.content_hw)
-
-
-def test_stretch_uses_the_content_alone() -> None:
-    images = torch.full((2, 1, 2, 3), 9.0)
-    images[0, 0, :, :2] = torch.tensor([[2.0, 3.0], [4.0, 6.0]])
-    images[1] = 5.0
-    valid = content_mask(images, torch.tensor([[2, 2], [1, 3]]))
-    stretched = stretch_content(images, valid)
-    assert stretched[0, 0].tolist() == [[0.0, 0.25, 0.0], [0.5, 1.0, 0.0]]
-    assert stretched[1].count_nonzero() == 0, "a constant image has nothing to stretch"
-
-
-def test_stretch_takes_all_channels_together() -> None:
-    images = torch.tensor([0.0, 1.0, 2.0, 4.0]).view(1, 2, 1, 2)
-    valid = torch.ones(1, 1, 1, 2, dtype=torch.bool)
-    assert stretch_content(images, valid).flatten().tolist() == [0.0, 0.25, 0.5, 1.0]
+    assert torch.autograd.gradcheck(there, (windows, points))
+    assert torch.autograd.gradcheck(back, (windows, points))

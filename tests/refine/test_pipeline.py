@@ -7,15 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ultrarefiner.foundation import LiteMedSAM
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.frames import Frames
+from ultrarefiner.ops.letterbox import Letterbox
+from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
 from ultrarefiner.refine.gates import GateConfig
+from ultrarefiner.refine.localization import LocalizerConfig
 from ultrarefiner.refine.pipeline import RefinementPipeline
-from ultrarefiner.refine.predictor import RefinerConfig, build_pipeline
-from ultrarefiner.refine.prompts import BoxPromptConfig
+from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.refine.refinement import Refinement
-from ultrarefiner.refine.roi import Scene
+from ultrarefiner.refine.scene import Scene
 from ultrarefiner.refine.selection import SelectionConfig
 from ultrarefiner.refine.softening import SofteningConfig, split_lesions
 from ultrarefiner.refine.stabilization import ACCEPTED, Stabilizer, StabilizerConfig
@@ -29,9 +32,10 @@ _STRICT = replace(_LAX, min_iou=1.0)
 def _config(*, jitter: float = 0.0, gate: GateConfig | None = None) -> RefinerConfig:
     return RefinerConfig(
         softening=SofteningConfig(width=0.12, max_lesions=16),
-        prompts=BoxPromptConfig(
-            num_stds=2.35, jitter=jitter, floor=0.05, relative=0.4, temperature=0.5
+        localizer=LocalizerConfig(
+            box="statistics", margin=0.0, num_stds=2.35, floor=0.05, relative=0.4
         ),
+        prompts=PromptConfig(jitter=jitter),
         selection=SelectionConfig(temperature=0.05, contrast_weight=0.3, stability_weight=1.0),
         gate=gate or GateConfig(kind="none"),
         stabilizer=_LAX,
@@ -49,16 +53,37 @@ def _scene(example, model: LiteMedSAM) -> Scene:
     lesions = split_lesions(
         example.rough.astype(np.float32), is_hard=True, frame=frame, config=_config().softening
     )
-    images = torch.from_numpy(frame.shrink(example.image))[None, None]
-    content_hw = torch.tensor([frame.content_hw])
-    with torch.no_grad():
-        embeddings = model.encode(model.normalise(images, content_hw))
-    return Scene(
-        images=images,
-        content_hw=content_hw,
+    native_hw = torch.tensor([example.image.shape])
+    scene = Scene(
+        images=torch.from_numpy(example.image)[None, None],
+        native_hw=native_hw,
         coarse=torch.from_numpy(lesions.probs)[:1, None],
+        frames=Frames.letterboxed(native_hw, 256),
         image_index=torch.tensor([0]),
-        embeddings=embeddings,
+    )
+    images, valid = scene.images_on(scene.frames, scene.image_index)
+    with torch.no_grad():
+        embeddings = model.encode(model.normalise(images, valid))
+    return replace(scene, embeddings=embeddings)
+
+
+def _together(scenes: tuple[Scene, Scene]) -> Scene:
+    """Both images, padded to one size, each with its own lesion."""
+    height, width = torch.stack([scene.native_hw[0] for scene in scenes]).amax(dim=0).tolist()
+    padded = [
+        F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
+        for images in (scene.images for scene in scenes)
+    ]
+    native_hw = torch.cat([scene.native_hw for scene in scenes])
+    assert scenes[0].embeddings is not None
+    assert scenes[1].embeddings is not None
+    return Scene(
+        images=torch.cat(padded),
+        native_hw=native_hw,
+        coarse=torch.cat([scene.coarse for scene in scenes]),
+        frames=Frames.letterboxed(native_hw, 256),
+        image_index=torch.tensor([0, 1]),
+        embeddings=torch.cat([scenes[0].embeddings, scenes[1].embeddings]),
     )
 
 
@@ -75,12 +100,14 @@ def test_without_gate_and_rules_the_final_map_is_the_selected_one(
     scenes: tuple[Scene, Scene], lite_medsam_model: LiteMedSAM
 ) -> None:
     refinement = _refine(_pipeline(lite_medsam_model), scenes[0])
-    assert torch.equal(refinement.probs, refinement.selected.probs)
-    assert torch.equal(refinement.refined, refinement.selected.probs)
+    content = scenes[0].content()
+    assert torch.equal(refinement.probs, refinement.selected.probs * content)
+    assert torch.equal(refinement.refined, refinement.probs)
     assert not torch.equal(refinement.probs, refinement.coarse)
     assert refinement.final.reasons == (ACCEPTED,)
     # One box: the blend is the model's own answer.
-    torch.testing.assert_close(refinement.probs, refinement.proposals.logits.sigmoid())
+    answer = refinement.proposals.logits.sigmoid()
+    torch.testing.assert_close(refinement.probs, answer * content)
 
 
 def test_with_a_closed_gate_the_final_map_is_the_coarse_one(
@@ -116,14 +143,15 @@ def test_gradients_reach_the_coarse_map_through_the_boxes(
     assert gradient is not None
     assert gradient.isfinite().all()
     assert gradient.count_nonzero() > 100
-    # A step along the gradient changes the loss as the gradient says.
-    step = 0.01 * gradient / gradient.abs().max()
+    # A step along the gradient changes the loss as the gradient says, but for the threshold of the
+    # sharpening, which moves with the peak and is taken as given.
+    step = 0.001 * gradient / gradient.abs().max()
     up, down = (
         _refine(pipeline, replace(scenes[0], coarse=scenes[0].coarse + sign * step)).refined.mean()
         for sign in (1, -1)
     )
     expected = 2 * (gradient * step).sum()
-    assert (up - down).item() == pytest.approx(expected.item(), rel=0.1)
+    assert (up - down).item() == pytest.approx(expected.item(), rel=0.2)
 
 
 def test_a_batch_of_images_equals_one_by_one(
@@ -131,20 +159,12 @@ def test_a_batch_of_images_equals_one_by_one(
 ) -> None:
     uncertain = GateConfig(kind="uncertainty", minimum=0.1, maximum=0.9)
     pipeline = _pipeline(lite_medsam_model, _config(jitter=0.1, gate=uncertain))
-    together = _refine(
-        pipeline,
-        Scene(
-            images=torch.cat([scene.images for scene in scenes]),
-            content_hw=torch.cat([scene.content_hw for scene in scenes]),
-            coarse=torch.cat([scene.coarse for scene in scenes]),
-            image_index=torch.tensor([0, 1]),
-        ),
-    )
+    together = _refine(pipeline, replace(_together(scenes), embeddings=None))
     assert together.proposals.logits.shape == (2, 9, 256, 256)
     for item, scene in enumerate(scenes):
         alone = _refine(pipeline, scene)
         part = slice(item, item + 1)
-        torch.testing.assert_close(together.probs[part], alone.probs, atol=1e-4, rtol=0)
+        torch.testing.assert_close(together.probs[part], alone.probs, atol=3e-4, rtol=0)
         torch.testing.assert_close(together.gate[part], alone.gate, atol=1e-4, rtol=0)
         torch.testing.assert_close(together.prompts.boxes[part], alone.prompts.boxes)
 
@@ -179,15 +199,8 @@ def test_lesions_keep_to_their_own_image(
     scenes: tuple[Scene, Scene], lite_medsam_model: LiteMedSAM
 ) -> None:
     pipeline = _pipeline(lite_medsam_model)
-    assert scenes[0].embeddings is not None
-    assert scenes[1].embeddings is not None
-    crossed = Scene(
-        images=torch.cat([scene.images for scene in scenes]),
-        content_hw=torch.cat([scene.content_hw for scene in scenes]),
-        coarse=torch.cat([scenes[1].coarse, scenes[0].coarse]),
-        image_index=torch.tensor([1, 0]),
-        embeddings=torch.cat([scenes[0].embeddings, scenes[1].embeddings]),
-    )
+    together = _together(scenes)
+    crossed = replace(together, coarse=together.coarse.flip(0), image_index=torch.tensor([1, 0]))
     probs = _refine(pipeline, crossed).probs
     for item, scene in enumerate(reversed(scenes)):
         alone = _refine(pipeline, scene).probs

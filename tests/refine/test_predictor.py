@@ -10,15 +10,18 @@ import pytest
 from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.experiments.remembering import RememberingModel
 from ultrarefiner.foundation import LiteMedSAM
+from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.gates import GateConfig
-from ultrarefiner.refine.predictor import LesionOutcome, RefinedImage, Refiner, RefinerConfig
-from ultrarefiner.refine.prompts import BoxPromptConfig
+from ultrarefiner.refine.localization import LocalizerConfig
+from ultrarefiner.refine.predictor import LesionOutcome, RefinedImage, Refiner
+from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.refine.softening import SofteningConfig
 from ultrarefiner.refine.stabilization import ACCEPTED, NO_LESION, StabilizerConfig
 
 _CONFIG = RefinerConfig(
     softening=SofteningConfig(width=0.12, max_lesions=16),
-    prompts=BoxPromptConfig(num_stds=2.35, jitter=0.0, floor=0.05, relative=0.4, temperature=0.5),
+    localizer=LocalizerConfig(num_stds=2.35, floor=0.05, relative=0.4, temperature=0.5),
+    prompts=PromptConfig(jitter=0.0),
     gate=GateConfig(kind="constant", minimum=0.5, maximum=0.5),
     stabilizer=StabilizerConfig(
         min_iou=0.5, min_area_ratio=0.3, max_area_ratio=3.0, max_components=5, min_predicted_iou=1.5

@@ -1,30 +1,22 @@
-"""Box hypotheses: equivariant, inside the image, never degenerate, and differentiable."""
+"""Prompts of a lesion: box hypotheses, points, masks; what is given, where, and what flows back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
+from models import SizesOnly
+from scenes import scene_of
 from torch import Tensor
 
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.refine.prompts import BoxPromptConfig, BoxPrompts, clamp_boxes, content_box
+from ultrarefiner.refine.localization import Localizer, LocalizerConfig
+from ultrarefiner.refine.prompts import LesionPrompts, PromptConfig, PromptStage
+from ultrarefiner.refine.roi import CropToLesion, RoiConfig, WholeFrame
 
 _SIDE = 64
-
-
-def _config(**changes: float) -> BoxPromptConfig:
-    settings = {
-        "num_stds": 2.0,
-        "jitter": 0.1,
-        "floor": 0.05,
-        "relative": 0.4,
-        "temperature": 0.5,
-        "min_side_px": 4.0,
-        "min_mass_px": 0.5,
-    }
-    return BoxPromptConfig(**settings | changes)
 
 
 def _lesion(
@@ -43,13 +35,24 @@ def _rectangle(top: int, left: int, bottom: int, right: int) -> Tensor:
     return probs
 
 
-def _content(batch: int = 1, rows: float = _SIDE, cols: float = _SIDE) -> Tensor:
-    return torch.tensor([[rows, cols]]).float().repeat(batch, 1)
+def _ask(
+    coarse: Tensor,
+    *,
+    box: str = "statistics",
+    num_stds: float = 2.0,
+    mask_side: int = _SIDE,
+    crop: bool = False,
+    **settings: object,
+) -> LesionPrompts:
+    scene = scene_of(coarse)
+    lesions = Localizer(LocalizerConfig(box=box, margin=0.0, num_stds=num_stds))(scene)
+    roi = CropToLesion(RoiConfig(crop=True)) if crop else WholeFrame()
+    view = roi.look(scene, lesions, SizesOnly(mask_side, mask_side))
+    return PromptStage(PromptConfig(**settings))(lesions, view)
 
 
-def _boxes(coarse: Tensor, content_hw: Tensor | None = None, **changes: float) -> Tensor:
-    content_hw = _content(len(coarse)) if content_hw is None else content_hw
-    return BoxPrompts(_config(**changes))(coarse, content_hw).boxes
+def _boxes(coarse: Tensor, **settings: object) -> Tensor:
+    return _ask(coarse, **settings).boxes
 
 
 def _sorted_rows(boxes: Tensor) -> Tensor:
@@ -92,13 +95,6 @@ def test_hypotheses_follow_flips_and_transposition_as_a_set(
     torch.testing.assert_close(found, expected, atol=3e-3, rtol=0)
 
 
-def test_hypotheses_follow_a_shift() -> None:
-    coarse = _lesion()
-    moved = coarse.roll((4, -3), dims=(-2, -1))
-    offset = torch.tensor([-3.0, 4.0, -3.0, 4.0])
-    torch.testing.assert_close(_boxes(moved), _boxes(coarse) + offset, atol=1e-3, rtol=0)
-
-
 def test_nine_different_hypotheses_or_one() -> None:
     several, one = _boxes(_lesion()), _boxes(_lesion(), jitter=0.0)
     assert several.shape == (1, 9, 4)
@@ -123,98 +119,153 @@ def test_jitter_scales_with_the_side() -> None:
     torch.testing.assert_close(twice - twice[:, :1], 2 * (once - once[:, :1]), atol=1e-4, rtol=0)
 
 
-def test_boxes_stay_inside_the_content() -> None:
-    coarse = torch.cat([_lesion(), _lesion((2.0, 3.0)), _lesion((44.0, 37.0))])
-    coarse[..., 41:, :] = 0
-    coarse[..., 50:] = 0
-    boxes = _boxes(coarse, _content(3, rows=41, cols=50), num_stds=3.0, jitter=0.3)
-    assert boxes.min() == 0
-    assert boxes[..., [0, 2]].max() == 50
-    assert boxes[..., [1, 3]].max() == 41
-    assert (boxes[..., 2:] > boxes[..., :2]).all()
+def test_an_empty_map_is_asked_about_with_the_whole_image_and_nothing_else() -> None:
+    coarse = torch.cat([torch.zeros(1, 1, _SIDE, _SIDE), _lesion()])
+    asked = _ask(coarse, foreground="interior", background="ring", mask="direct", boxes=True)
+    assert asked.boxes[0].tolist() == [[0, 0, 64, 64]] * 9
+    assert asked.has_box is None, "every item has its box"
+    assert asked.has_mask is not None
+    assert asked.has_mask.tolist() == [False, True]
+    assert asked.point_labels is not None
+    assert (asked.point_labels[0] == -1).all()
+    assert asked.point_labels[1].tolist() == [1] + [0] * 8
+    without_boxes = _ask(coarse, boxes=False, foreground="centroid")
+    assert without_boxes.has_box is not None
+    assert without_boxes.has_box.tolist() == [True, False]
+    assert without_boxes.boxes.shape == (2, 1, 4)
+    assert without_boxes.masks is None
+    assert without_boxes.has_mask is None
 
 
-def test_clamping_is_per_item() -> None:
-    boxes = torch.tensor([[-1.0, -2.0, 70.0, 80.0]]).repeat(2, 1)
-    content = content_box(torch.tensor([[30.0, 40.0], [50.0, 20.0]]))
-    assert content.tolist() == [[0, 0, 40, 30], [0, 0, 20, 50]]
-    assert clamp_boxes(boxes, content).tolist() == content.tolist()
+def test_each_kind_can_be_switched_off() -> None:
+    asked = _ask(_lesion())
+    assert asked.point_coords is None
+    assert asked.point_labels is None
+    assert asked.masks is None
+    assert _ask(_lesion(), foreground="interior", num_points=3).point_coords.shape == (1, 3, 2)
+    assert _ask(_lesion(), background="ring", num_sectors=5).point_labels.shape == (1, 5)
+    both = _ask(_lesion(), foreground="centroid", background="literal")
+    assert both.point_labels.tolist() == [[1, 0]]
 
 
-def test_a_tiny_lesion_gets_the_least_side() -> None:
-    coarse = _rectangle(30, 20, 31, 21)
-    box = _boxes(coarse, min_side_px=6.0)[0, 0]
-    torch.testing.assert_close(box, torch.tensor([17.5, 27.5, 23.5, 33.5]))
-    # Where the lesion is large enough along one axis, that side is left alone.
-    box = _boxes(_rectangle(30, 10, 31, 40), min_side_px=6.0, num_stds=3**0.5)[0, 0]
-    torch.testing.assert_close(box, torch.tensor([10.0, 27.5, 40.0, 33.5]))
+def test_the_centroid_by_hand() -> None:
+    asked = _ask(_rectangle(20, 10, 30, 40), foreground="centroid", background="literal")
+    # The centroid of what is not lesion in the box of a symmetric lesion is its centre again.
+    expected = torch.tensor([[[25.0, 25.0], [25.0, 25.0]]])
+    torch.testing.assert_close(asked.point_coords, expected, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("faint", [0.0, 0.03], ids=["zero", "below-the-floor"])
-def test_an_empty_map_gets_the_box_of_the_content(faint: float) -> None:
-    coarse = torch.cat([torch.full((1, 1, _SIDE, _SIDE), faint), _lesion()])
-    hypotheses = BoxPrompts(_config())(coarse, _content(2, rows=40))
-    assert hypotheses.no_lesion.tolist() == [True, False]
-    assert hypotheses.boxes[0].tolist() == [[0, 0, 64, 40]] * hypotheses.boxes.shape[1]
-    assert hypotheses.boxes.isfinite().all()
-    assert torch.equal(hypotheses.boxes[1:], _boxes(_lesion(), _content(rows=40)))
+@pytest.mark.parametrize("kind", ["direct", "logit", "gaussian", "distance"])
+@pytest.mark.parametrize("mask_side", [_SIDE, 128])
+def test_a_mask_prompt_lies_on_the_models_grid(kind: str, mask_side: int) -> None:
+    coarse = _lesion()
+    masks = _ask(coarse, mask=kind, mask_side=mask_side, mask_scale=8.0).masks
+    assert masks is not None
+    assert masks.shape == (1, 1, mask_side, mask_side)
+    assert masks.abs().max() <= 8.0 + 1e-5
+    upsampled = torch.nn.functional.interpolate(coarse, mask_side, mode="bilinear")
+    clear = (upsampled - 0.5).abs() > 0.3
+    assert torch.equal((masks > 0)[clear], (upsampled > 0.5)[clear])
 
 
-def test_the_least_mass_decides_what_is_empty() -> None:
-    coarse = _rectangle(10, 10, 12, 12)  # sharpened mass 4 px
-    content = _content()
-    assert not BoxPrompts(_config(min_mass_px=3.9))(coarse, content).no_lesion.item()
-    assert BoxPrompts(_config(min_mass_px=4.1))(coarse, content).no_lesion.item()
+def test_a_mask_prompt_follows_the_crop() -> None:
+    coarse = _lesion(axes_xy=(6, 6))
+    masks = _ask(coarse, mask="direct", crop=True, mask_side=256).masks
+    assert masks is not None
+    assert masks.shape == (1, 1, 256, 256)
+    # A crop of 64 native px is the whole picture here, enlarged four times.
+    assert (masks > 0).sum().item() == pytest.approx(16 * (coarse > 0.5).sum().item(), rel=0.05)
 
 
-@pytest.mark.parametrize("jitter", [0.0, 0.1])
-def test_gradients_reach_the_coarse_map(jitter: float) -> None:
+_KINDS = {
+    "box": {"jitter": 0.0},
+    "nine boxes": {"jitter": 0.1},
+    "centroid": {"foreground": "centroid"},
+    "interior": {"foreground": "interior"},
+    "three points": {"foreground": "interior", "num_points": 3},
+    "literal background": {"foreground": "centroid", "background": "literal"},
+    "ring": {"foreground": "centroid", "background": "ring"},
+    "direct": {"mask": "direct"},
+    "logit": {"mask": "logit"},
+    "gaussian": {"mask": "gaussian"},
+}
+_ALL_KINDS = _KINDS | {"distance": {"mask": "distance"}}  # which looks at values
+
+
+@pytest.mark.parametrize("settings", _ALL_KINDS.values(), ids=_ALL_KINDS)
+def test_gradients_reach_the_coarse_map_through_every_kind(settings: dict[str, object]) -> None:
     coarse = _lesion().requires_grad_()
-    boxes = _boxes(coarse, jitter=jitter)
-    right_side = boxes[0, :, 2].sum()
-    right_side.backward()
-    assert coarse.grad is not None
-    assert coarse.grad.isfinite().all()
-    # More mass at the right end of the lesion moves the right side to the right.
-    assert coarse.grad[0, 0, 37, 38] > 0
-    assert coarse.grad[0, 0, 33, 18] > coarse.grad[0, 0, 35, 27], "mass at the left end widens too"
+    asked = _ask(coarse, **settings)
+    for values in (asked.boxes, asked.point_coords, asked.masks):
+        if values is not None:
+            weights = torch.rand(values.shape, generator=torch.Generator().manual_seed(1))
+            (gradient,) = torch.autograd.grad((values * weights).sum(), coarse, retain_graph=True)
+            assert gradient.isfinite().all()
+            assert gradient.count_nonzero() > 100
 
 
-def test_gradient_agrees_with_finite_differences() -> None:
-    coarse = _lesion((5.0, 6.0), (4, 3)).double()[..., :10, :11].requires_grad_()
-    prompts = BoxPrompts(_config(relative=0.0)).double()
-    content = _content(rows=10, cols=11).double()
-    clear_of_threshold = (coarse.detach() - 0.05).abs().min() > 1e-5
-    assert clear_of_threshold
-    assert torch.autograd.gradcheck(lambda p: prompts(p, content).boxes, coarse)
-
-
-def test_an_empty_map_has_finite_gradients() -> None:
-    coarse = torch.zeros(1, 1, _SIDE, _SIDE, requires_grad=True)
-    _boxes(coarse).sum().backward()
-    assert coarse.grad is not None
-    assert coarse.grad.isfinite().all()
-
-
-def test_a_batch_equals_one_by_one() -> None:
+@pytest.mark.parametrize("settings", _ALL_KINDS.values(), ids=_ALL_KINDS)
+def test_a_batch_equals_one_by_one(settings: dict[str, object]) -> None:
     coarse = torch.cat([_lesion(), _lesion((40.0, 20.0)), torch.zeros(1, 1, _SIDE, _SIDE)])
-    together = _boxes(coarse)
+    together = _ask(coarse, **settings)
     for item in range(3):
-        torch.testing.assert_close(together[item : item + 1], _boxes(coarse[item : item + 1]))
+        alone = _ask(coarse[item : item + 1], **settings)
+        for name in ("boxes", "point_coords", "point_labels", "masks"):
+            values = getattr(together, name)
+            if values is not None:
+                expected = getattr(alone, name)
+                torch.testing.assert_close(values[item : item + 1], expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", _KINDS.values(), ids=_KINDS)
+def test_the_stage_compiles_in_one_graph_without_looking_at_values(
+    settings: dict[str, object],
+) -> None:
+    coarse = torch.cat([_lesion(), torch.zeros(1, 1, _SIDE, _SIDE)])
+    scene = scene_of(coarse)
+    localizer, roi, stage = Localizer(), WholeFrame(), PromptStage(PromptConfig(**settings))
+    model = SizesOnly(_SIDE, _SIDE)
+
+    def ask(coarse: Tensor) -> tuple[Tensor | None, ...]:
+        there = replace(scene, coarse=coarse)
+        lesions = localizer(there)
+        asked = stage(lesions, roi.look(there, lesions, model))
+        return asked.boxes, asked.point_coords, asked.point_labels, asked.masks
+
+    torch._dynamo.reset()
+    compiled = torch.compile(ask, backend="eager", fullgraph=True)
+    for found, expected in zip(compiled(coarse), ask(coarse), strict=True):
+        if expected is not None:
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("settings", _KINDS.values(), ids=_KINDS)
+def test_autocast_does_not_round_a_prompt(settings: dict[str, object]) -> None:
+    exact = _ask(_lesion(), **settings)
+    with torch.autocast("cpu", torch.bfloat16):
+        hurried = _ask(_lesion(), **settings)
+    for name in ("boxes", "point_coords", "masks"):
+        if getattr(exact, name) is not None:
+            assert getattr(hurried, name).dtype == torch.float32
+            torch.testing.assert_close(getattr(hurried, name), getattr(exact, name))
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("settings", "name"),
     [
-        ("num_stds", 0.0),
-        ("jitter", 0.5),
-        ("jitter", -0.1),
-        ("floor", 1.0),
-        ("relative", -0.1),
-        ("temperature", 0.0),
-        ("min_side_px", 0.0),
+        ({"jitter": 0.5}, "jitter"),
+        ({"jitter": -0.1}, "jitter"),
+        ({"foreground": "centre"}, "foreground"),
+        ({"background": "box"}, "background"),
+        ({"mask": "soft"}, "mask"),
+        ({"num_points": 0}, "num_points"),
+        ({"num_sectors": 0}, "num_sectors"),
+        ({"ring_expand": 0.0}, "ring_expand"),
+        ({"mask_scale": 0.0}, "mask_scale"),
+        ({"boxes": False}, "boxes"),
+        ({"boxes": False, "background": "ring"}, "boxes"),
     ],
 )
-def test_settings_out_of_range_are_named(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{name}: expected .*, found {value}"):
-        _config(**{name: value})
+def test_settings_out_of_range_are_named(settings: dict[str, object], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"prompt setting {name}: expected"):
+        PromptConfig(**settings)

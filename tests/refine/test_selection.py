@@ -1,4 +1,4 @@
-"""Selection: a softmax of quality, with gradients to the masks and to the predicted IoU."""
+"""Selection by quality: a softmax, with gradients to the masks and to the predicted IoU."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 
 import pytest
 import torch
+from sights import Picture
 from torch import Tensor
 
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.candidates import Proposals
-from ultrarefiner.refine.roi import Scene
-from ultrarefiner.refine.selection import QualitySelection, Selected, SelectionConfig
+from ultrarefiner.refine.selection import (
+    QualitySelection,
+    Selected,
+    SelectionConfig,
+    build_selection,
+)
 
 _SIDE = 48
 
@@ -23,15 +28,9 @@ def _distance(radius_px: float, shift_px: float = 0.0) -> Tensor:
     return radius_px - (x**2 + y**2).sqrt()
 
 
-def _view(num_lesions: int = 1) -> Scene:
+def _view(num_lesions: int = 1) -> Picture:
     """An image with a dark disc of radius 12 in it."""
-    image = torch.where(_distance(12.0) > 0, 0.2, 0.8)[None, None]
-    return Scene(
-        images=image,
-        content_hw=torch.tensor([[_SIDE, _SIDE]]),
-        coarse=torch.zeros(num_lesions, 1, _SIDE, _SIDE),
-        image_index=torch.zeros(num_lesions, dtype=torch.long),
-    )
+    return Picture(grey=torch.where(_distance(12.0) > 0, 0.2, 0.8), num=num_lesions)
 
 
 def _select(logits: list[Tensor], iou: list[float], **settings: float) -> Selected:
@@ -181,3 +180,38 @@ def test_half_precision_answers_are_weighed_in_float32() -> None:
 def test_a_temperature_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="temperature: expected > 0, found 0"):
         SelectionConfig(temperature=0)
+
+
+def test_the_logits_are_those_of_the_blend() -> None:
+    logits = torch.stack([_distance(9.0), _distance(12.0, 3.0), _distance(15.0)])[None].double()
+    proposals = Proposals(logits=logits, iou_predictions=torch.rand(1, 3, dtype=torch.float64))
+    selected = QualitySelection()(proposals, _view())
+    torch.testing.assert_close(selected.logits, selected.probs.logit())
+    torch.testing.assert_close(selected.logits.sigmoid(), selected.probs)
+
+
+@pytest.mark.parametrize("value", [-200.0, -50.0, 20.0, 50.0, 200.0])
+def test_the_logits_stay_finite_and_keep_what_the_probability_rounds_away(value: float) -> None:
+    flat = torch.full((1, 2, 8, 8), value, requires_grad=True)
+    proposals = Proposals(logits=flat, iou_predictions=torch.tensor([[0.6, 0.8]]))
+    config = SelectionConfig(contrast_weight=0.0)
+    selected = QualitySelection(config)(proposals, Picture(grey=torch.rand(8, 8)))
+    selected.logits.sum().backward()
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()
+    assert selected.logits.isfinite().all()
+    if abs(value) <= 50:  # float32 rounds the probability to 1 from 17 on
+        torch.testing.assert_close(selected.logits, torch.full((1, 1, 8, 8), value))
+        torch.testing.assert_close(flat.grad.sum(dim=1), torch.ones(1, 8, 8))
+
+
+def test_the_default_is_this_one_with_its_own_temperature() -> None:
+    selection = build_selection(SelectionConfig())
+    assert isinstance(selection, QualitySelection)
+    proposals = Proposals(
+        logits=torch.stack([_distance(12.0), _distance(9.0)])[None],
+        iou_predictions=torch.tensor([[0.90, 0.87]]),
+    )
+    blind = SelectionConfig(contrast_weight=0.0, stability_weight=0.0)
+    weights = build_selection(blind)(proposals, _view()).weights[0]
+    assert (weights[0] / weights[1]).item() == pytest.approx(math.e, rel=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.refine.softening import CoarseLesions, SofteningConfig, soften, split_lesions
 
 _CONFIG = SofteningConfig(width=0.12, max_lesions=16)

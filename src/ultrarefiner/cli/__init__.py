@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "score masks against the truth",
     "report": "write the report of a run",
     "experiment": "run a recipe on real data",
+    "gallery": "show every stage of the refinement",
     "list": "list what can be chosen by name",
     "doctor": "say what is installed and missing",
 }

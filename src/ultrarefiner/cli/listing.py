@@ -11,13 +11,17 @@ from ultrarefiner.coarse import COARSE_NETWORKS
 from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.data.sources import SOURCES
 from ultrarefiner.foundation import FOUNDATION_MODELS
+from ultrarefiner.refine.assembly import PRESETS
 from ultrarefiner.refine.gates import GATES
+from ultrarefiner.refine.selection import SELECTIONS
 
 _LISTS: dict[str, Iterable[str]] = {
     "checkpoints": PRETRAINED,
     "coarse": COARSE_NETWORKS,
     "foundation": FOUNDATION_MODELS,
     "gates": GATES,
+    "presets": PRESETS,
+    "selections": SELECTIONS,
     "sources": SOURCES,
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
-from ultrarefiner.cli.refine import add_refiner_arguments
+from ultrarefiner.cli.refine import add_refiner_arguments, chosen_settings
 from ultrarefiner.coarse import CoarseCheckpoint, CoarsePredictor, load_checkpoint
 from ultrarefiner.data.folds import outer_split
 from ultrarefiner.data.manifest import read_manifest
@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
         images,
         args.out,
         predictor,
-        Refiner(args.foundation, args.refiner, device=args.device),
+        Refiner(args.foundation, chosen_settings(args), device=args.device),
         options=args.options,
         about={"command": args.command_line, "checkpoints": list(args.checkpoint)},
         track=progress("segmenting"),

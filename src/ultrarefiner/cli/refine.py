@@ -7,9 +7,11 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
+from ultrarefiner.errors import ConfigError
+from ultrarefiner.refine.assembly import PRESETS, RefinerConfig
 from ultrarefiner.refine.folder import refine_folder
 from ultrarefiner.refine.job import FolderOptions
-from ultrarefiner.refine.predictor import Refiner, RefinerConfig
+from ultrarefiner.refine.predictor import Refiner
 from ultrarefiner.report.run import write_run_report
 
 
@@ -37,7 +39,29 @@ def add_refiner_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--options", type=FolderOptions, default=FolderOptions())
+    parser.add_argument(
+        "--preset", choices=list(PRESETS), default=None, help="settings instead of --refiner"
+    )
     parser.add_argument("--refiner", type=RefinerConfig, default=RefinerConfig())
+
+
+def chosen_settings(args: Namespace) -> RefinerConfig:
+    """Return the preset, or the single settings.
+
+    Raises:
+        ConfigError: both were given.
+    """
+    if args.preset is None:
+        settings: RefinerConfig = args.refiner
+        return settings
+    if args.refiner != RefinerConfig():
+        raise ConfigError(
+            "settings of the refiner",
+            expected="--preset or --refiner...",
+            found="both",
+            fix="Leave one of them out.",
+        )
+    return PRESETS[args.preset]
 
 
 def run(args: Namespace) -> int:
@@ -46,7 +70,7 @@ def run(args: Namespace) -> int:
         args.images,
         args.coarse,
         args.out,
-        Refiner(args.foundation, args.refiner, device=args.device),
+        Refiner(args.foundation, chosen_settings(args), device=args.device),
         label=args.label,
         options=args.options,
         command=args.command_line,

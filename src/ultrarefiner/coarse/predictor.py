@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ultrarefiner.coarse.protocol import CoarseNetwork, class_probs
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.ops.frames import Letterbox, stretch
+from ultrarefiner.ops.intensity import stretch
+from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.precision import autocast, bf16_is_fast, choose_device
 from ultrarefiner.shapes import GreyImage, ProbMap
 

@@ -66,7 +66,7 @@ class CoarseNetwork(nn.Module):
 
         Args:
             images: ``B 1 H W`` grey in [0, 1], each image stretched to that range, letterboxed
-                (:class:`~ultrarefiner.ops.frames.Letterbox`) with zeros in the padding; H and W
+                (:class:`~ultrarefiner.ops.letterbox.Letterbox`) with zeros in the padding; H and W
                 are multiples of 32.
         """
 

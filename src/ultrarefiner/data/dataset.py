@@ -23,7 +23,8 @@ from ultrarefiner.data.formats import decode
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.readers import read_coarse, read_image
 from ultrarefiner.errors import InputError
-from ultrarefiner.ops.frames import Letterbox, stretch
+from ultrarefiner.ops.intensity import stretch
+from ultrarefiner.ops.letterbox import Letterbox
 
 _MAX_CACHED_BYTES = 2**31
 

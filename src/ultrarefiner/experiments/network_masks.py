@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ultrarefiner.coarse import CoarseCheckpoint, CoarsePredictor, load_checkpoint
-from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.sources import read_busbra
-from ultrarefiner.errors import ConfigError, LeakError
-from ultrarefiner.experiments.remembering import RememberingModel
-from ultrarefiner.experiments.scores import Scores, choose_records, open_case
-from ultrarefiner.foundation import FOUNDATION_MODELS
-from ultrarefiner.refine.predictor import Refiner, RefinerConfig
-from ultrarefiner.weights import file_sha256
+from ultrarefiner.errors import ConfigError
+from ultrarefiner.experiments.scores import choose_records
+from ultrarefiner.experiments.sources import NetworkMasks, refuse_seen_images
+from ultrarefiner.experiments.variants import Track, score_variants, untracked
+from ultrarefiner.refine.assembly import RefinerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +48,8 @@ def run_network_masks(
     *,
     command: str = "",
     device: str = "auto",
-    track: Callable[[Iterable[Record], int], Iterable[Record]] = lambda items, _: items,
+    track: Track = untracked,
+    partial: Path | None = None,
 ) -> dict[str, Any]:
     """Predict, refine with every variant, and score both.
 
@@ -61,6 +59,7 @@ def run_network_masks(
         command: recorded in the result.
         device: where to compute.
         track: wraps the iteration over images, for a progress bar.
+        partial: keeps the finished images of an interrupted run, see :func:`score_variants`.
 
     Returns:
         The result as it is stored: provenance with the networks' own, one summary per variant,
@@ -75,41 +74,19 @@ def run_network_masks(
     predictor = CoarsePredictor(
         [checkpoint.network for checkpoint in checkpoints], flips=experiment.flips, device=device
     )
-    model = RememberingModel(FOUNDATION_MODELS[experiment.foundation]())
-    refiners = {
-        name: Refiner(model, config, device=device) for name, config in experiment.variants.items()
-    }
-    scores = Scores(refiners)
-    for record in track(records, len(records)):
-        image, truth = open_case(record)
-        probs = predictor(image)
-        scores.begin(record, image, truth, probs > 0.5)
-        for name, refiner in refiners.items():
-            result = refiner(image, probs, is_hard=False)
-            scores.add(name, record, result.mask, truth, result.reason)
-        model.forget()
+    scores = score_variants(
+        records,
+        {"network": NetworkMasks(dict.fromkeys(experiment.folds, predictor))},
+        experiment.variants,
+        foundation=experiment.foundation,
+        device=device,
+        track=track,
+        partial=partial,
+    )["network"]
     return scores.result(experiment, command) | {
         "strata": scores.strata(),
         "networks": [_story(checkpoint) for checkpoint in checkpoints],
     }
-
-
-def refuse_seen_images(checkpoints: Sequence[CoarseCheckpoint], records: Sequence[Record]) -> None:
-    """Refuse to score a network on images that it was trained or chosen on.
-
-    Raises:
-        LeakError: names network and image.
-    """
-    for checkpoint in checkpoints:
-        seen = set(checkpoint.card.get("image_digests", ()))
-        for record in records:
-            if file_sha256(record.image)[:16] in seen:
-                raise LeakError(
-                    f"{record.image.name} cannot be used to score {checkpoint.origin!r}",
-                    expected="images that the network has not seen",
-                    found="one that it was trained or chosen on",
-                    fix="Take the fold that was held out in its training.",
-                )
 
 
 def _story(checkpoint: CoarseCheckpoint) -> dict[str, Any]:

@@ -5,22 +5,17 @@ Every variant of the refiner gets the same rough masks. The truth is never shown
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ultrarefiner.data.manifest import Record
-from ultrarefiner.data.rough import RoughConfig, roughen_mask
+from ultrarefiner.data.rough import RoughConfig
 from ultrarefiner.data.sources import read_busbra
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.experiments.remembering import RememberingModel
-from ultrarefiner.experiments.scores import Scores, choose_records, open_case
-from ultrarefiner.foundation import FOUNDATION_MODELS
-from ultrarefiner.refine.predictor import Refiner, RefinerConfig
-from ultrarefiner.shapes import GreyImage, Mask
+from ultrarefiner.experiments.scores import choose_records
+from ultrarefiner.experiments.sources import RoughMasks
+from ultrarefiner.experiments.variants import Track, score_variants, untracked
+from ultrarefiner.refine.assembly import RefinerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +49,8 @@ def run_rough_masks(
     *,
     command: str = "",
     device: str = "auto",
-    track: Callable[[Iterable[Record], int], Iterable[Record]] = lambda items, _: items,
+    track: Track = untracked,
+    partial: Path | None = None,
 ) -> dict[str, Any]:
     """Run every variant on every image.
 
@@ -64,31 +60,20 @@ def run_rough_masks(
         command: recorded in the result.
         device: where to compute.
         track: wraps the iteration over images, for a progress bar.
+        partial: keeps the finished images of an interrupted run, see :func:`score_variants`.
 
     Returns:
         The result as it is stored: provenance, one summary per variant, cases of the first.
     """
     records = choose_records(read_busbra(root), experiment)
-    model = RememberingModel(FOUNDATION_MODELS[experiment.foundation]())
-    refiners = {
-        name: Refiner(model, config, device=device) for name, config in experiment.variants.items()
-    }
-    scores = Scores(refiners)
-    for index, record in enumerate(track(records, len(records))):
-        image, truth, rough = open_rough(scores, record, experiment, index)
-        for name, refiner in refiners.items():
-            result = refiner(image, rough.astype(np.float32), is_hard=True)
-            scores.add(name, record, result.mask, truth, result.reason)
-        model.forget()
-    return scores.result(experiment, command)
-
-
-def open_rough(
-    scores: Scores, record: Record, experiment: RoughMaskExperiment, index: int
-) -> tuple[GreyImage, Mask, Mask]:
-    """Return image, truth and rough mask of one record, and score the rough mask."""
-    image, truth = open_case(record)
-    rng = np.random.default_rng([experiment.seed, index])
-    rough = roughen_mask(truth, rng, experiment.generator)
-    scores.begin(record, image, truth, rough)
-    return image, truth, rough
+    source = RoughMasks(generator=experiment.generator, seed=experiment.seed)
+    scores = score_variants(
+        records,
+        {"rough": source},
+        experiment.variants,
+        foundation=experiment.foundation,
+        device=device,
+        track=track,
+        partial=partial,
+    )
+    return scores["rough"].result(experiment, command)

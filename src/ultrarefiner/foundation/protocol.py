@@ -11,8 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ultrarefiner.registry import Registry
@@ -23,14 +22,16 @@ from ultrarefiner.shapes import Boxes, Candidates, Embeddings, Images, PointLabe
 class Prompts:
     """Prompts for B items; a kind that is ``None`` is not given to the model at all.
 
-    Within one value every item has the same number of points: padding tokens would change the
-    result. Items with different counts go through :func:`decode_ragged`.
+    Items may differ: what an item lacks (a label of -1, a false flag) is hidden from the model as
+    if it had never been there. Padding tokens, which are seen, would change the result.
 
     Attributes:
         boxes: ``B 4`` xyxy [px of the input frame].
         point_coords: ``B N 2`` xy [px of the input frame].
-        point_labels: ``B N``, 1 lesion, 0 background.
+        point_labels: ``B N``, 1 lesion, 0 background, -1 no point.
         masks: ``B 1 h w`` mask prompt as logits on the model's low-resolution grid.
+        has_box: ``B`` which items have their box; ``None``: all.
+        has_mask: ``B`` which items have their mask; ``None``: all.
         image_index: ``B`` row of the embeddings that each item belongs to; ``None`` means that
             item i belongs to image i.
     """
@@ -39,10 +40,14 @@ class Prompts:
     point_coords: Points | None = None
     point_labels: PointLabels | None = None
     masks: Float[Tensor, "B 1 h w"] | None = None
+    has_box: Bool[Tensor, "B"] | None = None
+    has_mask: Bool[Tensor, "B"] | None = None
     image_index: Int[Tensor, "B"] | None = None
 
     def __post_init__(self) -> None:
         assert (self.point_coords is None) == (self.point_labels is None), "points need labels"
+        assert self.has_box is None or self.boxes is not None, "which boxes?"
+        assert self.has_mask is None or self.masks is not None, "which masks?"
         lengths = {len(value) for value in self._tensors().values()}
         assert len(lengths) == 1, f"prompts of different batch sizes: {sorted(lengths)}"
 
@@ -86,15 +91,15 @@ class FoundationModel(nn.Module, ABC):
     multimask_trained: bool
 
     @abstractmethod
-    def normalise(self, images: Images, content_hw: Int[Tensor, "B 2"]) -> Images:
+    def normalise(self, images: Images, valid: Bool[Tensor, "B 1 H W"]) -> Images:
         """Scale intensities as the model expects.
 
         Args:
-            images: ``B C H W`` in [0, 1] in the input frame, zero outside the content.
-            content_hw: rows and columns that hold image; the rest is padding.
+            images: ``B C H W`` in [0, 1] in the input frame, zero in the padding.
+            valid: which pixels are image; the rest is padding.
 
         Returns:
-            ``B 3 H W``, with the model's padding value outside the content.
+            ``B 3 H W``, with the model's padding value where there is no image.
         """
 
     @abstractmethod
@@ -109,52 +114,3 @@ class FoundationModel(nn.Module, ABC):
 
 
 FOUNDATION_MODELS = Registry[Callable[[], FoundationModel]]("foundation model")
-
-
-def decode_ragged(
-    model: FoundationModel,
-    embeddings: Embeddings,
-    items: list[Prompts],
-    *,
-    multimask_output: bool = False,
-) -> Decoded:
-    """Decode items whose prompts differ in kind or number, equal to one by one.
-
-    Items are grouped by what they hold and each group is one batch; nothing is padded.
-
-    Args:
-        model: any foundation model.
-        embeddings: ``B D h w``, one per item.
-        items: B prompts of length 1 each.
-        multimask_output: as in :meth:`FoundationModel.decode`.
-
-    Returns:
-        Candidates in the order of ``items``.
-    """
-    assert len(items) == len(embeddings), "one item per embedding"
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for i, item in enumerate(items):
-        assert item.image_index is None, "ragged items are matched to embeddings by position"
-        groups.setdefault(_layout(item), []).append(i)
-    order: list[int] = []
-    parts: list[Decoded] = []
-    for members in groups.values():
-        together = _concatenate([items[i] for i in members])
-        parts.append(model.decode(embeddings[members], together, multimask_output=multimask_output))
-        order += members
-    inverse = torch.tensor(order, device=embeddings.device).argsort()
-    return Decoded(
-        logits=torch.cat([part.logits for part in parts])[inverse],
-        iou_predictions=torch.cat([part.iou_predictions for part in parts])[inverse],
-    )
-
-
-def _layout(item: Prompts) -> tuple[object, ...]:
-    """Return what makes two items batchable: kinds present and number of points."""
-    num_points = None if item.point_coords is None else item.point_coords.shape[1]
-    return item.boxes is None, num_points, item.masks is None
-
-
-def _concatenate(items: list[Prompts]) -> Prompts:
-    columns = {name: [item._tensors()[name] for item in items] for name in items[0]._tensors()}
-    return Prompts(**{name: torch.cat(values) for name, values in columns.items()})

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from ultrarefiner.ops.smoothing import blur, gaussian_matrix
 from ultrarefiner.shapes import Candidates, Images, Scores
 
 _NOISE_FLOOR = 0.02
@@ -33,7 +32,7 @@ def boundary_contrast(
     Args:
         masks: ``B K h w`` soft or hard masks in [0, 1].
         images: ``B 1 h w`` grey levels on the same grid, stretched to [0, 1].
-        valid: ``B 1 h w`` 1 where the grid holds image, 0 in the padding.
+        valid: ``B 1 h w`` 1 in the rectangle that holds image, 0 in the padding.
         width: standard deviation of the Gaussian in mask radii, r = sqrt(area / pi).
         min_width_px: least standard deviation [px of the grid].
 
@@ -43,8 +42,7 @@ def boundary_contrast(
     masks, images, valid = masks.float(), images.float(), valid.float()
     radius_px = (masks.detach().sum(dim=(-2, -1)) / torch.pi).sqrt()
     sigma_px = (width * radius_px).clamp_min(min_width_px)
-    valid = valid.expand_as(masks)
-    blurred = _blur(masks * valid, sigma_px) / _blur(valid, sigma_px).clamp_min(1e-6)
+    blurred = blur(masks * valid, sigma_px) / _blurred_rectangle(valid, sigma_px).clamp_min(1e-6)
     inner, outer = valid * masks * (1 - blurred), valid * (1 - masks) * blurred
     mean_inner, _ = _weighted_moments(images, inner)
     mean_outer, _ = _weighted_moments(images, outer)
@@ -54,24 +52,18 @@ def boundary_contrast(
     return contrast.masked_fill(one_sided, 0)
 
 
+def _blurred_rectangle(valid: Images, sigma_px: Scores) -> Candidates:
+    """Blur the rectangle that the image fills with each Gaussian, one axis at a time."""
+    by_row, by_col = valid.amax(dim=-1), valid.amax(dim=-2)
+    with torch.autocast(valid.device.type, enabled=False):
+        rows = gaussian_matrix(valid.shape[-2], sigma_px) @ by_row[..., None]
+        cols = gaussian_matrix(valid.shape[-1], sigma_px) @ by_col[..., None]
+    return rows * cols.transpose(-2, -1)
+
+
 def _weighted_moments(values: Images, weights: Candidates) -> tuple[Scores, Scores]:
     """Return mean and variance of ``values`` under each weight; the variance is at least 1e-12."""
     total = weights.sum(dim=(-2, -1)).clamp_min(1e-6)
     mean = (weights * values).sum(dim=(-2, -1)) / total
     centred = (values - mean[..., None, None]) ** 2
     return mean, ((weights * centred).sum(dim=(-2, -1)) / total).clamp_min(1e-12)
-
-
-def _blur(masks: Candidates, sigma_px: Scores) -> Candidates:
-    """Blur each mask with its own Gaussian; beyond the border there is nothing to average."""
-    with torch.autocast(masks.device.type, enabled=False):
-        rows = _gaussian_matrix(masks.shape[-2], sigma_px)
-        cols = _gaussian_matrix(masks.shape[-1], sigma_px)
-        return rows @ masks @ cols.transpose(-2, -1)
-
-
-def _gaussian_matrix(length: int, sigma_px: Scores) -> Float[Tensor, "B K n n"]:
-    """Return the matrix of a Gaussian convolution, its rows summing to 1."""
-    index = torch.arange(length, device=sigma_px.device, dtype=sigma_px.dtype)
-    distance = (index[:, None] - index) / sigma_px[..., None, None]
-    return torch.softmax(-0.5 * distance**2, dim=-1)

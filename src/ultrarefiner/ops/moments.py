@@ -31,6 +31,8 @@ def sharpen(probs: ProbMaps, *, floor: float, relative: float, temperature: floa
     Returns:
         Weights in [0, 1]; all zero where nothing exceeds the threshold.
     """
+    if floor == relative == 0 and temperature == 1:
+        return probs
     peak = probs.detach().amax(dim=(-2, -1), keepdim=True)
     threshold = (relative * peak).clamp(min=floor)
     return ((probs - threshold).clamp_min(0) / (1 - threshold)) ** (1 / temperature)
@@ -49,13 +51,14 @@ def centre_and_spread(
     Args:
         weights: ``B 1 h w``, non-negative.
     """
-    weights = weights[:, 0].to(torch.promote_types(weights.dtype, torch.float32))
-    mass = weights.sum(dim=(-2, -1))
+    weights = weights.squeeze(1).to(torch.promote_types(weights.dtype, torch.float32))
+    marginals = weights.sum(dim=-2), weights.sum(dim=-1)  # over x, over y
+    mass = marginals[0].sum(dim=-1)
     empty = mass <= torch.finfo(weights.dtype).tiny
     safe_mass = torch.where(empty, torch.ones_like(mass), mass)
     means, stds = [], []
-    for axis in (-2, -1):  # sum over rows leaves x, sum over columns leaves y
-        marginal = weights.sum(dim=axis) / safe_mass[:, None]
+    for sums in marginals:
+        marginal = sums / safe_mass[:, None]
         length = marginal.shape[-1]
         centres = torch.arange(length, device=weights.device, dtype=weights.dtype) + 0.5
         mean = torch.where(empty, centres.new_tensor(length / 2), (marginal * centres).sum(-1))

@@ -1,6 +1,7 @@
 """How far the refined mask may move the coarse one, pixel by pixel.
 
-``final = coarse + gate * (refined - coarse)``, in probability space.
+``final = coarse + gate * (refined - coarse)``, in probability space. The gates without parameters
+serve a frozen model; ``learned`` and ``hybrid`` are trained, alone or with the rest.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.ops.evidence import boundary_contrast
-from ultrarefiner.refine.roi import Scene
+from ultrarefiner.ops.uncertainty import uncertainty
+from ultrarefiner.refine.gate_network import GateNetwork
+from ultrarefiner.refine.sight import Sight
 from ultrarefiner.registry import Registry
 from ultrarefiner.shapes import ProbMaps
 
@@ -21,7 +25,7 @@ from ultrarefiner.shapes import ProbMaps
 class Gate(Protocol):
     """The gate stage."""
 
-    def __call__(self, coarse: ProbMaps, refined: ProbMaps, scene: Scene) -> ProbMaps:
+    def __call__(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
         """Return the gate in [0, 1]: 0 keeps the coarse pixel, 1 takes the refined one."""
         ...
 
@@ -35,11 +39,14 @@ class GateConfig:
 
     Attributes:
         kind: name in the registry.
-        minimum: gate where the coarse map is certain (``uncertainty``), or where the image does
-            not prefer the refined outline (``evidence``).
+        minimum: gate where the coarse map is certain (``uncertainty``, ``hybrid``), where the image
+            does not prefer the refined outline (``evidence``), or for a factor of 0 (``learned``).
         maximum: gate at the other end, or everywhere (``constant``).
-        gamma: exponent of the certainty (``uncertainty``).
+        gamma: exponent of the certainty (``uncertainty``, ``hybrid``).
         contrast_gain: gain in contrast at which the gate is fully open (``evidence``).
+        width: channels of the network (``learned``, ``hybrid``).
+        initial: factor that the network starts from, everywhere (``learned``, ``hybrid``).
+        seed: of the network's first weights (``learned``, ``hybrid``).
     """
 
     kind: str = "evidence"
@@ -47,6 +54,9 @@ class GateConfig:
     maximum: float = 0.7
     gamma: float = 1.0
     contrast_gain: float = 0.4
+    width: int = 16
+    initial: float = 0.3
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.minimum <= self.maximum <= 1:
@@ -59,6 +69,10 @@ class GateConfig:
             raise ConfigError("gate gamma", expected="> 0", found=str(self.gamma))
         if self.contrast_gain <= 0:
             raise ConfigError("gate contrast_gain", expected="> 0", found=str(self.contrast_gain))
+        if self.width < 1:
+            raise ConfigError("gate width", expected=">= 1", found=str(self.width))
+        if not 0 < self.initial < 1:
+            raise ConfigError("gate initial", expected="in (0, 1)", found=str(self.initial))
 
 
 def build_gate(config: GateConfig) -> nn.Module:
@@ -73,7 +87,7 @@ class NoGate(nn.Module):
     def __init__(self, config: GateConfig):
         super().__init__()
 
-    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Scene) -> ProbMaps:
+    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
         """Return ones."""
         return torch.ones_like(coarse)
 
@@ -86,7 +100,7 @@ class ConstantGate(nn.Module):
         super().__init__()
         self.value = config.maximum
 
-    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Scene) -> ProbMaps:
+    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
         """Return the constant."""
         return torch.full_like(coarse, self.value)
 
@@ -102,11 +116,9 @@ class UncertaintyGate(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Scene) -> ProbMaps:
+    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
         """Return the gate of each pixel."""
-        config = self.config
-        uncertainty = 1 - (2 * coarse - 1).abs() ** config.gamma
-        return config.minimum + (config.maximum - config.minimum) * uncertainty
+        return _scale(uncertainty(coarse, self.config.gamma), self.config)
 
 
 @GATES.register("evidence")
@@ -124,14 +136,63 @@ class EvidenceGate(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Scene) -> ProbMaps:
+    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
         """Return the gate, constant over each map."""
         config = self.config
         outlines = (torch.cat([coarse, refined], dim=1).detach() > 0.5).float()
         before, after = boundary_contrast(outlines, *scene.grid_images()).unbind(dim=1)
         opened = ((after - before) / config.contrast_gain).clamp(0, 1)
-        gate = config.minimum + (config.maximum - config.minimum) * opened
+        gate = _scale(opened, config).to(coarse.dtype)
         return gate[:, None, None, None].expand_as(coarse)
+
+
+@GATES.register("learned")
+class LearnedGate(nn.Module):
+    r"""Open where a small network has learned that the refined mask is the better one.
+
+    .. math:: g = g_\min + (g_\max - g_\min)\,f
+
+    with the factor f of :class:`~ultrarefiner.refine.gate_network.GateNetwork`.
+    """
+
+    def __init__(self, config: GateConfig):
+        super().__init__()
+        self.config = config
+        self.network = _build_network(config)
+
+    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
+        """Return the gate of each pixel."""
+        image, _ = scene.grid_images()
+        return _scale(self.network(coarse, refined, image), self.config).to(coarse.dtype)
+
+
+@GATES.register("hybrid")
+class HybridGate(nn.Module):
+    r"""The uncertainty gate times a learned factor: never wider open than the former alone.
+
+    .. math:: g = \left(g_\min + (g_\max - g_\min)\,(1 - |2P - 1|^\gamma)\right) f
+    """
+
+    def __init__(self, config: GateConfig):
+        super().__init__()
+        self.uncertainty = UncertaintyGate(config)
+        self.network = _build_network(config)
+
+    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
+        """Return the gate of each pixel."""
+        image, _ = scene.grid_images()
+        factor: ProbMaps = self.network(coarse, refined, image)
+        limit: ProbMaps = self.uncertainty(coarse, refined, scene)
+        return limit * factor.to(coarse.dtype)
+
+
+def _build_network(config: GateConfig) -> GateNetwork:
+    return GateNetwork(width=config.width, initial=config.initial, seed=config.seed)
+
+
+def _scale(opened: Float[Tensor, "*B"], config: GateConfig) -> Float[Tensor, "*B"]:
+    """Bring [0, 1] to the config's range."""
+    return config.minimum + (config.maximum - config.minimum) * opened
 
 
 def apply_gate(coarse: ProbMaps, refined: ProbMaps, gate: ProbMaps) -> ProbMaps:

@@ -7,11 +7,13 @@ from torch import nn
 from ultrarefiner.foundation import FoundationModel
 from ultrarefiner.refine.candidates import propose
 from ultrarefiner.refine.gates import Gate, apply_gate
-from ultrarefiner.refine.prompts import BoxPrompts
+from ultrarefiner.refine.localization import Localizer
+from ultrarefiner.refine.prompts import PromptStage
 from ultrarefiner.refine.refinement import Refinement
-from ultrarefiner.refine.roi import RegionOfInterest, Scene
-from ultrarefiner.refine.selection import QualitySelection
-from ultrarefiner.refine.stabilization import Stabilizer
+from ultrarefiner.refine.roi import RegionOfInterest
+from ultrarefiner.refine.scene import Scene
+from ultrarefiner.refine.selection import Selection
+from ultrarefiner.refine.stabilization import NoStabilizer, Stabilizer
 
 
 class RefinementPipeline(nn.Module):
@@ -24,30 +26,36 @@ class RefinementPipeline(nn.Module):
         self,
         foundation: FoundationModel,
         *,
+        localizer: Localizer,
         roi: RegionOfInterest,
-        prompts: BoxPrompts,
-        selection: QualitySelection,
+        prompts: PromptStage,
+        selection: Selection,
         gate: Gate,
-        stabilizer: Stabilizer,
+        stabilizer: Stabilizer | NoStabilizer,
     ):
         super().__init__()
-        self.foundation, self.roi, self.prompts = foundation, roi, prompts
-        self.selection, self.gate, self.stabilizer = selection, gate, stabilizer
+        self.foundation, self.localizer, self.roi = foundation, localizer, roi
+        self.prompts, self.selection = prompts, selection
+        self.gate, self.stabilizer = gate, stabilizer
 
     def forward(self, scene: Scene) -> Refinement:
         """Refine every coarse map of the scene."""
-        coarse = scene.coarse
-        view, roi = self.roi.crop(scene)
-        prompts = self.prompts(view.coarse, view.grid_content_hw())
-        proposals = propose(self.foundation, view, prompts)
+        coarse, lesions = scene.coarse, self.localizer(scene)
+        view = self.roi.look(scene, lesions, self.foundation)
+        prompts = self.prompts(lesions, view)
+        multimask = self.selection.multimask_output
+        proposals = propose(self.foundation, view, prompts, multimask_output=multimask)
         selected = self.selection(proposals, view)
-        refined = self.roi.paste(selected.probs, coarse, roi)
+        refined = self.roi.paste(selected.probs, view)
         gate = self.gate(coarse, refined, scene)
         gated = apply_gate(coarse, refined, gate)
-        final = self.stabilizer(coarse, refined, gated, selected.predicted_iou, prompts.no_lesion)
+        final = self.stabilizer(
+            coarse, refined, gated, selected.predicted_iou, lesions.no_lesion, scene.content()
+        )
         return Refinement(
-            coarse=coarse,
-            roi=roi,
+            scene=scene,
+            lesions=lesions,
+            view=view,
             prompts=prompts,
             proposals=proposals,
             selected=selected,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,36 +11,15 @@ from torch import Tensor
 
 from ultrarefiner.errors import InputError
 from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.frames import Frames
+from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.precision import autocast, choose_device
-from ultrarefiner.refine.gates import GateConfig, build_gate
-from ultrarefiner.refine.pipeline import RefinementPipeline
-from ultrarefiner.refine.prompts import BoxPromptConfig, BoxPrompts
+from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
 from ultrarefiner.refine.refinement import Refinement
-from ultrarefiner.refine.roi import Scene, WholeFrame
-from ultrarefiner.refine.selection import QualitySelection, SelectionConfig
-from ultrarefiner.refine.softening import CoarseLesions, SofteningConfig, split_lesions
-from ultrarefiner.refine.stabilization import ACCEPTED, Stabilizer, StabilizerConfig
+from ultrarefiner.refine.scene import Scene
+from ultrarefiner.refine.softening import CoarseLesions, split_lesions
+from ultrarefiner.refine.stabilization import ACCEPTED
 from ultrarefiner.shapes import GreyImage, Mask, ProbMap
-
-
-@dataclass(frozen=True, kw_only=True)
-class RefinerConfig:
-    """Every setting of the zero-shot refiner; the defaults are the measured best.
-
-    Attributes:
-        softening: hard mask to probability.
-        prompts: probability to boxes.
-        selection: weighing the model's answers.
-        gate: how far the refined mask may move the coarse one.
-        stabilizer: when to refuse.
-    """
-
-    softening: SofteningConfig = field(default_factory=SofteningConfig)
-    prompts: BoxPromptConfig = field(default_factory=BoxPromptConfig)
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
-    gate: GateConfig = field(default_factory=GateConfig)
-    stabilizer: StabilizerConfig = field(default_factory=StabilizerConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,33 +158,25 @@ class Refiner:
 
     @property
     def _grid_side(self) -> int:
-        return self.pipeline.foundation.mask_size
+        """Side of the grid that holds coarse and final maps; finer where the model looks closer."""
+        side = self.pipeline.foundation.mask_size
+        return 2 * side if self.config.roi.crop else side
 
     def _scene(self, images: Sequence[GreyImage], lesions: list[CoarseLesions]) -> Scene:
-        side = self.pipeline.foundation.input_size
-        frames = [Letterbox(image.shape, side) for image in images]
-        shrunk = [frame.shrink(image) for frame, image in zip(frames, images, strict=True)]
+        native_hw = torch.tensor([image.shape for image in images])
+        height, width = native_hw.amax(dim=0).tolist()
+        padded = np.zeros((len(images), 1, height, width), dtype=np.float32)
+        for frame, image in zip(padded, images, strict=True):
+            frame[0, : image.shape[0], : image.shape[1]] = image
+        coarse = np.concatenate([part.probs for part in lesions])[:, None]
         counts = torch.tensor([len(part.probs) for part in lesions])
         return Scene(
-            images=torch.from_numpy(np.stack(shrunk))[:, None].to(self.device),
-            content_hw=torch.tensor([frame.content_hw for frame in frames], device=self.device),
-            coarse=torch.from_numpy(np.concatenate([part.probs for part in lesions]))[:, None].to(
-                self.device
-            ),
+            images=torch.from_numpy(padded).to(self.device),
+            native_hw=native_hw.to(self.device),
+            coarse=torch.from_numpy(coarse).to(self.device),
+            frames=Frames.letterboxed(native_hw, self._grid_side).to(self.device),
             image_index=torch.arange(len(images)).repeat_interleave(counts).to(self.device),
         )
-
-
-def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:
-    """Return the pipeline that a config describes."""
-    return RefinementPipeline(
-        foundation,
-        roi=WholeFrame(),
-        prompts=BoxPrompts(config.prompts),
-        selection=QualitySelection(config.selection),
-        gate=build_gate(config.gate),
-        stabilizer=Stabilizer(config.stabilizer),
-    )
 
 
 def _check(image: GreyImage, coarse: ProbMap) -> None:
@@ -244,12 +215,13 @@ class _Answer:
 def _split_by_image(refinement: Refinement, counts: list[int]) -> list[_Answer]:
     """Cut a batch of lesions into those of each image."""
     answers, start = [], 0
+    boxes = refinement.scene.lesion_frames().boxes_to_native(refinement.prompts.boxes)
     for count in counts:
         part = slice(start, start + count)
         answers.append(
             _Answer(
                 probs=refinement.probs[part, 0].float().cpu(),
-                boxes=refinement.prompts.boxes[part].float().cpu(),
+                boxes=boxes[part].float().cpu(),
                 predicted_iou=refinement.selected.predicted_iou[part].tolist(),
                 reasons=refinement.final.reasons[part],
             )
@@ -268,7 +240,7 @@ def _to_native(
     outcomes = tuple(
         LesionOutcome(
             reason=reason,
-            boxes_xyxy=frame.to_native(boxes.view(-1, 2)).view(-1, 4).numpy(),
+            boxes_xyxy=boxes.numpy(),
             predicted_iou=predicted_iou,
         )
         for reason, boxes, predicted_iou in zip(

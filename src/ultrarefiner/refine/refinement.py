@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ultrarefiner.refine.candidates import Proposals
-from ultrarefiner.refine.prompts import BoxHypotheses
+from ultrarefiner.refine.localization import Lesions
+from ultrarefiner.refine.prompts import LesionPrompts
+from ultrarefiner.refine.roi import View
+from ultrarefiner.refine.scene import Scene
 from ultrarefiner.refine.selection import Selected
 from ultrarefiner.refine.stabilization import Stabilized
-from ultrarefiner.shapes import Boxes, ProbMaps
+from ultrarefiner.shapes import ProbMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +19,9 @@ class Refinement:
     """The refinement of B lesions; :attr:`probs` is the answer.
 
     Attributes:
-        coarse: ``B 1 h w`` coarse probability.
-        roi: ``B 4`` what the model looked at, or ``None`` for the whole frame.
+        scene: images and coarse maps.
+        lesions: where the lesions are.
+        view: what the model looked at.
         prompts: what the model was asked.
         proposals: what it answered.
         selected: the blend of its answers.
@@ -26,14 +30,20 @@ class Refinement:
         final: what the stabiliser left, and why.
     """
 
-    coarse: ProbMaps
-    roi: Boxes | None
-    prompts: BoxHypotheses
+    scene: Scene
+    lesions: Lesions
+    view: View
+    prompts: LesionPrompts
     proposals: Proposals
     selected: Selected
     refined: ProbMaps
     gate: ProbMaps
     final: Stabilized
+
+    @property
+    def coarse(self) -> ProbMaps:
+        """Coarse probability, ``B 1 h w``."""
+        return self.scene.coarse
 
     @property
     def probs(self) -> ProbMaps:

@@ -16,7 +16,7 @@ from scipy.special import expit
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.ops.components import label_components, nearest_component
 from ultrarefiner.ops.distance import signed_distance
-from ultrarefiner.ops.frames import Letterbox
+from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.shapes import Mask, ProbMap
 
 _FAR_PX = 1e4

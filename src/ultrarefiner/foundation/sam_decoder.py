@@ -1,12 +1,11 @@
-"""Prompt encoder and mask decoder of the Segment Anything family, batched and differentiable.
+"""Mask decoder of the Segment Anything family, batched and differentiable.
 
 Paper: Kirillov et al., "Segment Anything", ICCV 2023 (Apache-2.0). Parameter names are upstream's,
 so that its weights load unchanged.
 
-What we changed: every item carries its own image; nothing is written in place and no value is read
-back to the host, so gradients reach points, boxes and masks; coordinates are taken as they are
-(pixel centres at i + 0.5) instead of being shifted by half a pixel. The image stays ``B P C`` (P
-pixels) to the end, and no linear layer runs over it that can run over the few tokens instead (see
+What we changed: every item carries its own image and may lack some tokens; nothing is written in
+place and no value is read back to the host. The image stays ``B P C`` (P pixels) to the end, and no
+linear layer runs over it that can run over the few tokens instead (see
 :class:`TokenToImageAttention`): the same numbers from less than half the operations.
 """
 
@@ -20,108 +19,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ultrarefiner.foundation.protocol import Decoded, Prompts
-from ultrarefiner.foundation.tiny_vit import LayerNorm2d
+from ultrarefiner.foundation.protocol import Decoded
+from ultrarefiner.foundation.sam_prompts import EncodedPrompts, Presence, Tokens
 from ultrarefiner.shapes import Candidates, Embeddings
 
-Tokens = Float[Tensor, "B T D"]
 Pixels = Float[Tensor, "B P D"]
-
-
-class FourierPositions(nn.Module):
-    """Positional encoding by fixed random frequencies."""
-
-    positional_encoding_gaussian_matrix: Tensor
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.zeros(2, num_features))
-
-    def forward(self, coords: Float[Tensor, "*B 2"]) -> Float[Tensor, "*B D"]:
-        """Encode xy coordinates in [0, 1]; always in float32 or better."""
-        matrix = self.positional_encoding_gaussian_matrix
-        with torch.autocast(coords.device.type, enabled=False):
-            coords = coords.to(matrix.dtype) if coords.dtype.itemsize < 4 else coords
-            phase = 2 * math.pi * ((2 * coords - 1) @ matrix.to(coords.dtype))
-            return torch.cat([phase.sin(), phase.cos()], dim=-1)
-
-    def grid(self, side: int) -> Float[Tensor, "1 D h w"]:
-        """Encode the pixel centres of a ``side x side`` grid."""
-        centres = (torch.arange(side, device=self._device) + 0.5) / side
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        encoded: Tensor = self(torch.stack([x, y], dim=-1))
-        return encoded.permute(2, 0, 1)[None]
-
-    @property
-    def _device(self) -> torch.device:
-        return self.positional_encoding_gaussian_matrix.device
-
-
-class PromptEncoder(nn.Module):
-    """Points, boxes and masks to sparse tokens and a dense map.
-
-    Args:
-        embed_dim: channels of the embedding.
-        embedding_size: side of the image embedding [tokens].
-        input_size: side of the input frame, in which coordinates are given [px].
-        mask_channels: hidden channels of the mask path.
-    """
-
-    def __init__(
-        self, embed_dim: int, embedding_size: int, input_size: int, mask_channels: int = 16
-    ):
-        super().__init__()
-        self.embedding_size = embedding_size
-        self.input_size = input_size
-        self.pe_layer = FourierPositions(embed_dim // 2)
-        # background point, lesion point, top-left corner, bottom-right corner
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, embed_dim) for _ in range(4))
-        self.not_a_point_embed = nn.Embedding(1, embed_dim)
-        self.mask_downscaling = nn.Sequential(
-            nn.Conv2d(1, mask_channels // 4, 2, 2),
-            LayerNorm2d(mask_channels // 4),
-            nn.GELU(),
-            nn.Conv2d(mask_channels // 4, mask_channels, 2, 2),
-            LayerNorm2d(mask_channels),
-            nn.GELU(),
-            nn.Conv2d(mask_channels, embed_dim, 1),
-        )
-        self.no_mask_embed = nn.Embedding(1, embed_dim)
-
-    def forward(self, prompts: Prompts) -> tuple[Tokens, Float[Tensor, "B D h w"]]:
-        """Return sparse tokens ``B T D`` and the dense map ``B D h w`` (or ``1 D 1 1``)."""
-        tokens: list[Tensor] = []
-        if prompts.point_coords is not None and prompts.point_labels is not None:
-            tokens.append(self._points(prompts.point_coords, prompts.point_labels))
-            if prompts.boxes is None:  # SAM was trained with a null token in the box's place
-                null: Tensor = self.not_a_point_embed.weight
-                tokens.append(null.expand(len(prompts), 1, -1))
-        if prompts.boxes is not None:
-            tokens.append(self._boxes(prompts.boxes))
-        if not tokens:
-            tokens.append(self.no_mask_embed.weight.new_zeros(len(prompts), 0, self._dim))
-        return torch.cat(tokens, dim=1), self._dense(prompts.masks)
-
-    @property
-    def _dim(self) -> int:
-        return self.no_mask_embed.embedding_dim
-
-    def _label_vectors(self) -> Float[Tensor, "4 D"]:
-        return torch.cat(list(self.point_embeddings.parameters()))
-
-    def _points(self, coords: Tensor, labels: Tensor) -> Tokens:
-        encoded: Tensor = self.pe_layer(coords / self.input_size)
-        return encoded + self._label_vectors()[labels.long()]
-
-    def _boxes(self, boxes: Tensor) -> Tokens:
-        corners: Tensor = self.pe_layer(boxes.reshape(-1, 2, 2) / self.input_size)
-        return corners + self._label_vectors()[2:]
-
-    def _dense(self, masks: Tensor | None) -> Tensor:
-        if masks is None:
-            return self.no_mask_embed.weight[..., None, None]
-        dense: Tensor = self.mask_downscaling(masks)
-        return dense
 
 
 class Attention(nn.Module):
@@ -136,12 +38,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, inner)
         self.out_proj = nn.Linear(inner, dim)
 
-    def forward(self, q: Tokens, k: Tokens, v: Tokens) -> Tokens:
-        """Attend from ``q`` to ``k`` and gather ``v``."""
+    def forward(self, q: Tokens, k: Tokens, v: Tokens, present: Presence = None) -> Tokens:
+        """Attend from ``q`` to those ``k`` that are present, and gather ``v``."""
+        mask = None if present is None else present[:, None, None]
         q = self._split(self.q_proj(q)).transpose(1, 2)
         k = self._split(self.k_proj(k)).transpose(1, 2)
         v = self._split(self.v_proj(v)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
         out: Tensor = self.out_proj(attended.flatten(2))
         return out
 
@@ -165,7 +68,7 @@ class TokenToImageAttention(Attention):
     The constant is the same for all pixels and drops out of the softmax; the weights a sum to 1.
     """
 
-    def forward(self, q: Tokens, k: Pixels, v: Pixels) -> Tokens:
+    def forward(self, q: Tokens, k: Pixels, v: Pixels, present: Presence = None) -> Tokens:
         """Attend from tokens ``q`` to pixels ``k`` and gather pixels ``v``."""
         q = self._split(self.q_proj(q) * self._scale)
         q = torch.einsum("bthd,hdc->bhtc", q, self._rows_by_head(self.k_proj))
@@ -179,12 +82,14 @@ class TokenToImageAttention(Attention):
 class ImageToTokenAttention(Attention):
     """All pixels attend to a few tokens, without projecting any pixel (the mirror image)."""
 
-    def forward(self, q: Pixels, k: Tokens, v: Tokens) -> Pixels:
-        """Attend from pixels ``q`` to tokens ``k`` and gather tokens ``v``."""
+    def forward(self, q: Pixels, k: Tokens, v: Tokens, present: Presence = None) -> Pixels:
+        """Attend from pixels ``q`` to those tokens ``k`` that are present, and gather ``v``."""
         k = self._split(self.k_proj(k) * self._scale)
         offset = torch.einsum("bthd,hd->bht", k, self._split(self.q_proj.bias))
         k = torch.einsum("bthd,hdc->bhtc", k, self._rows_by_head(self.q_proj))
         scores = (k.flatten(1, 2) @ q.transpose(1, 2)).view(*k.shape[:3], -1)
+        if present is not None:
+            offset = offset.masked_fill(~present[:, None], -torch.inf)
         weights = (scores + offset[..., None]).softmax(dim=2)
         columns = self._split(self.out_proj.weight)
         v = torch.einsum("bthd,chd->bhtc", self._split(self.v_proj(v)), columns)
@@ -208,21 +113,21 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = ImageToTokenAttention(dim, num_heads, downsample_rate=2)
 
     def forward(
-        self, tokens: Tokens, image: Tokens, token_pe: Tokens, image_pe: Tokens
+        self, tokens: Tokens, image: Tokens, token_pe: Tokens, image_pe: Tokens, present: Presence
     ) -> tuple[Tokens, Tokens]:
-        """Return updated tokens and image."""
+        """Return updated tokens and image; absent tokens are seen by none of the others."""
         if self.first:  # the tokens still are their own positional encoding
-            tokens = self.norm1(self.self_attn(tokens, tokens, tokens))
+            tokens = self.norm1(self.self_attn(tokens, tokens, tokens, present))
         else:
             q = tokens + token_pe
-            tokens = self.norm1(tokens + self.self_attn(q, q, tokens))
+            tokens = self.norm1(tokens + self.self_attn(q, q, tokens, present))
         located = image + image_pe
         tokens = self.norm2(
             tokens + self.cross_attn_token_to_image(tokens + token_pe, located, image)
         )
         tokens = self.norm3(tokens + self.mlp(tokens))
         image = self.norm4(
-            image + self.cross_attn_image_to_token(located, tokens + token_pe, tokens)
+            image + self.cross_attn_image_to_token(located, tokens + token_pe, tokens, present)
         )
         return tokens, image
 
@@ -238,11 +143,13 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = TokenToImageAttention(dim, num_heads, downsample_rate=2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
-    def forward(self, image: Tokens, image_pe: Tokens, tokens: Tokens) -> tuple[Tokens, Tokens]:
+    def forward(
+        self, image: Tokens, image_pe: Tokens, tokens: Tokens, present: Presence = None
+    ) -> tuple[Tokens, Tokens]:
         """Return processed tokens and image, both ``B T D``."""
         token_pe = tokens
         for layer in self.layers:
-            tokens, image = layer(tokens, image, token_pe, image_pe)
+            tokens, image = layer(tokens, image, token_pe, image_pe, present)
         attended = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image)
         return self.norm_final_attn(tokens + attended), image
 
@@ -329,17 +236,20 @@ class MaskDecoder(nn.Module):
         self,
         embeddings: Embeddings,
         image_pe: Float[Tensor, "1 D h w"],
-        sparse: Tokens,
-        dense: Float[Tensor, "_ D _ _"],
+        prompts: EncodedPrompts,
         *,
         multimask_output: bool = False,
     ) -> Decoded:
-        """Decode B items, each with its own embedding and the same number of tokens."""
+        """Decode B items, each with its own embedding."""
         wanted = range(1, self.num_mask_tokens) if multimask_output else range(1)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(len(sparse), -1, -1), sparse], dim=1)
-        image = _as_pixels(embeddings) + _as_pixels(dense).to(embeddings.dtype)
-        tokens, image = self.transformer(image, _as_pixels(image_pe).to(image.dtype), tokens)
+        tokens = torch.cat([own.expand(len(embeddings), -1, -1), prompts.tokens], dim=1)
+        present = prompts.present
+        if present is not None:
+            present = F.pad(present, (len(own), 0), value=True)
+        image = _as_pixels(embeddings) + _as_pixels(prompts.dense).to(embeddings.dtype)
+        image_pe = _as_pixels(image_pe).to(image.dtype)
+        tokens, image = self.transformer(image, image_pe, tokens, present)
         weights = [self.output_hypernetworks_mlps[i](tokens[:, 1 + i]) for i in wanted]
         upscaled = self.output_upscaling(image).flatten(1, 3)
         logits = upscaled @ torch.stack(weights, dim=-1)

@@ -1,0 +1,82 @@
+"""All settings of a refinement in one place, its presets, and the pipeline that they describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ultrarefiner.errors import ConfigError
+from ultrarefiner.foundation import FoundationModel
+from ultrarefiner.refine.gates import GateConfig, build_gate
+from ultrarefiner.refine.localization import Localizer, LocalizerConfig
+from ultrarefiner.refine.pipeline import RefinementPipeline
+from ultrarefiner.refine.prompts import PromptConfig, PromptStage
+from ultrarefiner.refine.roi import RoiConfig, build_roi
+from ultrarefiner.refine.selection import SelectionConfig, build_selection
+from ultrarefiner.refine.softening import SofteningConfig
+from ultrarefiner.refine.stabilization import StabilizerConfig, build_stabilizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerConfig:
+    """Every setting of the refinement; the defaults are the measured best for a frozen model.
+
+    Attributes:
+        softening: hard mask to probability.
+        localizer: probability to the lesion's place.
+        roi: what the foundation model looks at.
+        prompts: what it is asked.
+        selection: weighing the model's answers.
+        gate: how far the refined mask may move the coarse one.
+        stabilizer: when to refuse.
+    """
+
+    softening: SofteningConfig = field(default_factory=SofteningConfig)
+    localizer: LocalizerConfig = field(default_factory=LocalizerConfig)
+    roi: RoiConfig = field(default_factory=RoiConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+    stabilizer: StabilizerConfig = field(default_factory=StabilizerConfig)
+
+
+PRESETS = {
+    "default": RefinerConfig(),
+    # The settings of the source document, sections 3.1-3.3, 6.3, 7.2 and 8.3, for a frozen model.
+    "literal": RefinerConfig(
+        softening=SofteningConfig(width=0.12),
+        localizer=LocalizerConfig(
+            box="statistics", margin=0.0, num_stds=2.5, floor=0.0, relative=0.0, temperature=1.0
+        ),
+        prompts=PromptConfig(
+            jitter=0.0, foreground="centroid", background="literal", mask="gaussian"
+        ),
+        selection=SelectionConfig(kind="soft"),
+        gate=GateConfig(kind="uncertainty", minimum=0.0, maximum=0.8),
+        stabilizer=StabilizerConfig.literal(),
+    ),
+}
+"""Settings by name; why each default differs from the literal one is said in the documentation."""
+
+
+def choose_preset(name: str) -> RefinerConfig:
+    """Return the settings called ``name``.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError("preset", expected="one of " + ", ".join(PRESETS), found=repr(name))
+    return PRESETS[name]
+
+
+def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:
+    """Return the pipeline that a config describes."""
+    return RefinementPipeline(
+        foundation,
+        localizer=Localizer(config.localizer),
+        roi=build_roi(config.roi),
+        prompts=PromptStage(config.prompts),
+        selection=build_selection(config.selection),
+        gate=build_gate(config.gate),
+        stabilizer=build_stabilizer(config.stabilizer),
+    )
