@@ -124,6 +124,7 @@ def main() -> int:
     document = Document(view.frames.windows)
     answer = view.to_mask_grid(coarse) ** 2  # another map, which meets the coarse one outside
     weights = smooth_noise((BATCH, 1, COARSE_SIDE, COARSE_SIDE), generator)
+    weights = weights * scene.content()  # in the padding only the document has gradients
     maps = (answer, coarse)
 
     def our_paste(answer: Tensor, coarse: Tensor) -> Tensor:
