@@ -10,9 +10,11 @@ import pytest
 from busbra_phantoms import write_checkpoint
 
 from fakes.busbra import write_fake_busbra
+from ultrarefiner.coarse import load_checkpoint
 from ultrarefiner.data.sources import read_busbra
 from ultrarefiner.errors import LeakError
 from ultrarefiner.experiments.network_masks import NetworkMaskExperiment, run_network_masks
+from ultrarefiner.experiments.sources import refuse_seen_images
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.weights import file_sha256
 
@@ -54,3 +56,10 @@ def test_images_of_the_training_are_refused(root: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(LeakError, match=seen.image.name):
         run_network_masks(experiment, root, device="cpu")
+
+
+def test_a_network_that_hides_what_it_has_seen_is_refused(root: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(write_checkpoint(tmp_path / "coarse.safetensors"))
+    silent = replace(checkpoint, card={"split_sha256": "0" * 64})
+    with pytest.raises(LeakError, match="a card that lists the images"):
+        refuse_seen_images([silent], read_busbra(root))

@@ -126,10 +126,17 @@ def refuse_seen_images(checkpoints: Sequence[CoarseCheckpoint], records: Sequenc
     """Refuse to score a network on images that it was trained or chosen on.
 
     Raises:
-        LeakError: names network and image.
+        LeakError: names network and image; or nothing says which images the network has seen.
     """
     for checkpoint in checkpoints:
-        seen = set(checkpoint.card.get("image_digests", ()))
+        if "image_digests" not in checkpoint.card:
+            raise LeakError(
+                f"no image can be used to score {checkpoint.origin!r}",
+                expected="a card that lists the images that the network has seen",
+                found="none",
+                fix="Train it with 'ultrarefiner train'.",
+            )
+        seen = set(checkpoint.card["image_digests"])
         for record in records:
             if file_sha256(record.image)[:16] in seen:
                 raise LeakError(
