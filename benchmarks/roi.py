@@ -128,7 +128,7 @@ def main() -> int:
     maps = (answer, coarse)
 
     def our_paste(answer: Tensor, coarse: Tensor) -> Tensor:
-        return roi.paste(answer, replace(view, scene=replace(scene, coarse=coarse)))
+        return replace(view, scene=replace(scene, coarse=coarse)).paste(answer)
 
     def our_crop(side: int) -> Tensor:
         return roi.look(scene, lesions, models[side]).images()[0]

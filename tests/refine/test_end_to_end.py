@@ -143,7 +143,7 @@ def test_gradients_reach_the_coarse_network_through_the_paste_alone(
     refinement = pipeline(scene_of(network(image[None, None]), image))
     answer = refinement.selected.probs.detach()
     scene = replace(refinement.scene, coarse=refinement.coarse.detach())
-    pasted = pipeline.roi.paste(answer, replace(refinement.view, scene=scene))
+    pasted = replace(refinement.view, scene=scene).paste(answer)
     truth = (image < 0.5).float()[None, None]
     ((pasted - truth) ** 2).sum().backward()
     assert all(gradient.any() for gradient in _gradients(network).values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import scene_of
+from scenes import blob, rectangle, scene_of
 from torch import Tensor
 
 from ultrarefiner.errors import ConfigError
@@ -33,25 +33,9 @@ def _boxes(coarse: Tensor, **changes: object) -> Tensor:
     return _locate(coarse, **changes).boxes
 
 
-def _lesion(
-    centre_xy: tuple[float, float] = (27.0, 35.0), axes_xy: tuple[float, float] = (14, 7)
-) -> Tensor:
-    """Smooth tilted blob, ``1 1 64 64``, peak 0.95."""
-    centres = torch.arange(_SIDE) + 0.5
-    x, y = centres[None] - centre_xy[0], centres[:, None] - centre_xy[1]
-    u, v = (x + 0.3 * y) / axes_xy[0], (y - 0.3 * x) / axes_xy[1]
-    return (0.95 * torch.exp(-((u**2 + v**2) ** 2)))[None, None]
-
-
-def _rectangle(top: int, left: int, bottom: int, right: int) -> Tensor:
-    probs = torch.zeros(1, 1, _SIDE, _SIDE)
-    probs[..., top:bottom, left:right] = 1
-    return probs
-
-
 def test_a_rectangle_by_hand() -> None:
     # Rows 20..30 and columns 10..40; k = sqrt(3) is the tight box of a rectangle.
-    coarse, tight = _rectangle(20, 10, 30, 40), torch.tensor([[10.0, 20.0, 40.0, 30.0]])
+    coarse, tight = rectangle(20, 10, 30, 40), torch.tensor([[10.0, 20.0, 40.0, 30.0]])
     torch.testing.assert_close(_boxes(coarse, num_stds=3**0.5), tight)
     torch.testing.assert_close(_boxes(coarse, box="extent"), tight)
     grown = tight + torch.tensor([-3.0, -1.0, 3.0, 1.0])
@@ -63,14 +47,14 @@ def test_a_rectangle_by_hand() -> None:
 
 
 def test_boxes_follow_a_shift() -> None:
-    coarse = _lesion()
+    coarse = blob()
     moved = coarse.roll((4, -3), dims=(-2, -1))
     offset = torch.tensor([-3.0, 4.0, -3.0, 4.0])
     torch.testing.assert_close(_boxes(moved), _boxes(coarse) + offset, atol=1e-3, rtol=0)
 
 
 def test_boxes_stay_inside_the_content() -> None:
-    coarse = torch.cat([_lesion(), _lesion((2.0, 3.0)), _lesion((44.0, 37.0))])
+    coarse = torch.cat([blob(), blob((2.0, 3.0)), blob((44.0, 37.0))])
     coarse[..., 51:] = 0
     coarse[..., 41:, :] = 0
     boxes = _boxes(coarse, rows=48, cols=60, num_stds=6.0)
@@ -89,21 +73,21 @@ def test_clamping_is_per_item() -> None:
 
 
 def test_a_tiny_lesion_gets_the_least_side() -> None:
-    box = _boxes(_rectangle(30, 20, 31, 21), min_side_px=6.0)
+    box = _boxes(rectangle(30, 20, 31, 21), min_side_px=6.0)
     torch.testing.assert_close(box, torch.tensor([[17.5, 27.5, 23.5, 33.5]]))
     # Where the lesion is large enough along one axis, that side is left alone.
-    box = _boxes(_rectangle(30, 10, 31, 40), min_side_px=6.0, num_stds=3**0.5)
+    box = _boxes(rectangle(30, 10, 31, 40), min_side_px=6.0, num_stds=3**0.5)
     torch.testing.assert_close(box, torch.tensor([[10.0, 27.5, 40.0, 33.5]]))
 
 
 @pytest.mark.parametrize("box", ["bounded", "statistics", "extent"])
 @pytest.mark.parametrize("faint", [0.0, 0.03], ids=["zero", "below-the-floor"])
 def test_an_empty_map_gets_the_box_of_the_content(faint: float, box: str) -> None:
-    coarse = torch.cat([torch.full((1, 1, _SIDE, _SIDE), faint), _lesion()]).requires_grad_()
+    coarse = torch.cat([torch.full((1, 1, _SIDE, _SIDE), faint), blob()]).requires_grad_()
     lesions = _locate(coarse, rows=40, box=box)
     assert lesions.no_lesion.tolist() == [True, False]
     assert lesions.boxes[0].tolist() == [0, 0, 64, 40]
-    torch.testing.assert_close(lesions.boxes[1:], _boxes(_lesion(), rows=40, box=box))
+    torch.testing.assert_close(lesions.boxes[1:], _boxes(blob(), rows=40, box=box))
     lesions.boxes.sum().backward()
     assert coarse.grad is not None
     assert coarse.grad.isfinite().all()
@@ -112,14 +96,14 @@ def test_an_empty_map_gets_the_box_of_the_content(faint: float, box: str) -> Non
 
 
 def test_the_least_mass_decides_what_is_empty() -> None:
-    coarse = _rectangle(10, 10, 12, 12)  # sharpened mass 4 px
+    coarse = rectangle(10, 10, 12, 12)  # sharpened mass 4 px
     assert not _locate(coarse, min_mass_px=3.9).no_lesion.item()
     assert _locate(coarse, min_mass_px=4.1).no_lesion.item()
 
 
 def test_the_dominant_lesion_alone_is_read_if_asked_for() -> None:
-    both = torch.maximum(_lesion(), 0.9 * _lesion((55.0, 8.0), (4, 4)))
-    alone = _locate(_lesion())
+    both = torch.maximum(blob(), 0.9 * blob((55.0, 8.0), (4, 4)))
+    alone = _locate(blob())
     lesions = _locate(both, dominant_only=True)
     torch.testing.assert_close(lesions.boxes, alone.boxes, atol=0.2, rtol=0)
     assert lesions.probs[0, 0, 8, 55] == 0
@@ -129,7 +113,7 @@ def test_the_dominant_lesion_alone_is_read_if_asked_for() -> None:
 
 @pytest.mark.parametrize("box", ["bounded", "statistics", "extent"])
 def test_gradients_reach_the_coarse_map(box: str) -> None:
-    coarse = _lesion().requires_grad_()
+    coarse = blob().requires_grad_()
     _boxes(coarse, box=box)[0, 2].backward()
     assert coarse.grad is not None
     assert coarse.grad.isfinite().all()
@@ -139,14 +123,14 @@ def test_gradients_reach_the_coarse_map(box: str) -> None:
 
 @pytest.mark.parametrize("box", ["bounded", "statistics", "extent"])
 def test_gradient_agrees_with_finite_differences(box: str) -> None:
-    coarse = _lesion((5.0, 6.0), (4, 3)).double()[..., :11, :11].clone().requires_grad_()
+    coarse = blob((5.0, 6.0), (4, 3)).double()[..., :11, :11].clone().requires_grad_()
     localizer = Localizer(_config(box=box, relative=0.0)).double()
     assert (coarse.detach() - 0.05).abs().min() > 1e-5, "clear of the threshold"
     assert torch.autograd.gradcheck(lambda p: localizer(scene_of(p)).boxes, coarse)
 
 
 def test_a_batch_equals_one_by_one() -> None:
-    coarse = torch.cat([_lesion(), _lesion((40.0, 20.0)), torch.zeros(1, 1, _SIDE, _SIDE)])
+    coarse = torch.cat([blob(), blob((40.0, 20.0)), torch.zeros(1, 1, _SIDE, _SIDE)])
     together = _boxes(coarse, box="bounded")
     for item in range(3):
         alone = _boxes(coarse[item : item + 1], box="bounded")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from models import SizesOnly
-from scenes import scene_of
+from scenes import blob, rectangle, scene_of
 from torch import Tensor
 
 from ultrarefiner.errors import ConfigError
@@ -17,22 +17,6 @@ from ultrarefiner.refine.prompts import LesionPrompts, PromptConfig, PromptStage
 from ultrarefiner.refine.roi import CropToLesion, RoiConfig, WholeFrame
 
 _SIDE = 64
-
-
-def _lesion(
-    centre_xy: tuple[float, float] = (27.0, 35.0), axes_xy: tuple[float, float] = (14, 7)
-) -> Tensor:
-    """Smooth tilted blob, ``1 1 64 64``, peak 0.95."""
-    centres = torch.arange(_SIDE) + 0.5
-    x, y = centres[None] - centre_xy[0], centres[:, None] - centre_xy[1]
-    u, v = (x + 0.3 * y) / axes_xy[0], (y - 0.3 * x) / axes_xy[1]
-    return (0.95 * torch.exp(-((u**2 + v**2) ** 2)))[None, None]
-
-
-def _rectangle(top: int, left: int, bottom: int, right: int) -> Tensor:
-    probs = torch.zeros(1, 1, _SIDE, _SIDE)
-    probs[..., top:bottom, left:right] = 1
-    return probs
 
 
 def _ask(
@@ -89,14 +73,14 @@ def test_hypotheses_follow_flips_and_transposition_as_a_set(
     on_boxes: Callable[[Tensor], Tensor],
     centre_xy: tuple[float, float],
 ) -> None:
-    coarse = _lesion(centre_xy)
+    coarse = blob(centre_xy)
     expected = _sorted_rows(on_boxes(_boxes(coarse))[0])
     found = _sorted_rows(_boxes(on_image(coarse))[0])
     torch.testing.assert_close(found, expected, atol=3e-3, rtol=0)
 
 
 def test_nine_different_hypotheses_or_one() -> None:
-    several, one = _boxes(_lesion()), _boxes(_lesion(), jitter=0.0)
+    several, one = _boxes(blob()), _boxes(blob(), jitter=0.0)
     assert several.shape == (1, 9, 4)
     assert len({tuple(row) for row in several[0].tolist()}) == 9
     assert one.shape == (1, 1, 4)
@@ -105,7 +89,7 @@ def test_nine_different_hypotheses_or_one() -> None:
 
 def test_the_hypotheses_of_a_rectangle_by_hand() -> None:
     # Rows 20..30 and columns 10..40; k = sqrt(3) is the tight box of a rectangle.
-    boxes = _boxes(_rectangle(20, 10, 30, 40), num_stds=3**0.5, jitter=0.1)[0]
+    boxes = _boxes(rectangle(20, 10, 30, 40), num_stds=3**0.5, jitter=0.1)[0]
     torch.testing.assert_close(boxes[0], torch.tensor([10.0, 20.0, 40.0, 30.0]))
     moves = (boxes - boxes[0]) / torch.tensor([3.0, 1.0, 3.0, 1.0])
     torch.testing.assert_close(moves[1:].abs(), torch.ones(8, 4), atol=1e-4, rtol=0)
@@ -115,12 +99,12 @@ def test_the_hypotheses_of_a_rectangle_by_hand() -> None:
 
 
 def test_jitter_scales_with_the_side() -> None:
-    once, twice = _boxes(_lesion(), jitter=0.05), _boxes(_lesion(), jitter=0.1)
+    once, twice = _boxes(blob(), jitter=0.05), _boxes(blob(), jitter=0.1)
     torch.testing.assert_close(twice - twice[:, :1], 2 * (once - once[:, :1]), atol=1e-4, rtol=0)
 
 
 def test_an_empty_map_is_asked_about_with_the_whole_image_and_nothing_else() -> None:
-    coarse = torch.cat([torch.zeros(1, 1, _SIDE, _SIDE), _lesion()])
+    coarse = torch.cat([torch.zeros(1, 1, _SIDE, _SIDE), blob()])
     asked = _ask(coarse, foreground="interior", background="ring", mask="direct", boxes=True)
     assert asked.boxes[0].tolist() == [[0, 0, 64, 64]] * 9
     assert asked.has_box is None, "every item has its box"
@@ -138,18 +122,22 @@ def test_an_empty_map_is_asked_about_with_the_whole_image_and_nothing_else() -> 
 
 
 def test_each_kind_can_be_switched_off() -> None:
-    asked = _ask(_lesion())
+    asked = _ask(blob())
     assert asked.point_coords is None
     assert asked.point_labels is None
     assert asked.masks is None
-    assert _ask(_lesion(), foreground="interior", num_points=3).point_coords.shape == (1, 3, 2)
-    assert _ask(_lesion(), background="ring", num_sectors=5).point_labels.shape == (1, 5)
-    both = _ask(_lesion(), foreground="centroid", background="literal")
+    assert _ask(blob(), foreground="interior", num_points=3).point_coords.shape == (
+        1,
+        3,
+        2,
+    )
+    assert _ask(blob(), background="ring", num_sectors=5).point_labels.shape == (1, 5)
+    both = _ask(blob(), foreground="centroid", background="literal")
     assert both.point_labels.tolist() == [[1, 0]]
 
 
 def test_the_centroid_by_hand() -> None:
-    asked = _ask(_rectangle(20, 10, 30, 40), foreground="centroid", background="literal")
+    asked = _ask(rectangle(20, 10, 30, 40), foreground="centroid", background="literal")
     # The centroid of what is not lesion in the box of a symmetric lesion is its centre again.
     expected = torch.tensor([[[25.0, 25.0], [25.0, 25.0]]])
     torch.testing.assert_close(asked.point_coords, expected, atol=1e-3, rtol=0)
@@ -158,7 +146,7 @@ def test_the_centroid_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["direct", "logit", "gaussian", "distance"])
 @pytest.mark.parametrize("mask_side", [_SIDE, 128])
 def test_a_mask_prompt_lies_on_the_models_grid(kind: str, mask_side: int) -> None:
-    coarse = _lesion()
+    coarse = blob()
     masks = _ask(coarse, mask=kind, mask_side=mask_side, mask_scale=8.0).masks
     assert masks is not None
     assert masks.shape == (1, 1, mask_side, mask_side)
@@ -169,7 +157,7 @@ def test_a_mask_prompt_lies_on_the_models_grid(kind: str, mask_side: int) -> Non
 
 
 def test_a_mask_prompt_follows_the_crop() -> None:
-    coarse = _lesion(axes_xy=(6, 6))
+    coarse = blob(axes_xy=(6, 6))
     masks = _ask(coarse, mask="direct", crop=True, mask_side=256).masks
     assert masks is not None
     assert masks.shape == (1, 1, 256, 256)
@@ -194,7 +182,7 @@ _ALL_KINDS = _KINDS | {"distance": {"mask": "distance"}}  # which looks at value
 
 @pytest.mark.parametrize("settings", _ALL_KINDS.values(), ids=_ALL_KINDS)
 def test_gradients_reach_the_coarse_map_through_every_kind(settings: dict[str, object]) -> None:
-    coarse = _lesion().requires_grad_()
+    coarse = blob().requires_grad_()
     asked = _ask(coarse, **settings)
     for values in (asked.boxes, asked.point_coords, asked.masks):
         if values is not None:
@@ -206,7 +194,7 @@ def test_gradients_reach_the_coarse_map_through_every_kind(settings: dict[str, o
 
 @pytest.mark.parametrize("settings", _ALL_KINDS.values(), ids=_ALL_KINDS)
 def test_a_batch_equals_one_by_one(settings: dict[str, object]) -> None:
-    coarse = torch.cat([_lesion(), _lesion((40.0, 20.0)), torch.zeros(1, 1, _SIDE, _SIDE)])
+    coarse = torch.cat([blob(), blob((40.0, 20.0)), torch.zeros(1, 1, _SIDE, _SIDE)])
     together = _ask(coarse, **settings)
     for item in range(3):
         alone = _ask(coarse[item : item + 1], **settings)
@@ -221,7 +209,7 @@ def test_a_batch_equals_one_by_one(settings: dict[str, object]) -> None:
 def test_the_stage_compiles_in_one_graph_without_looking_at_values(
     settings: dict[str, object],
 ) -> None:
-    coarse = torch.cat([_lesion(), torch.zeros(1, 1, _SIDE, _SIDE)])
+    coarse = torch.cat([blob(), torch.zeros(1, 1, _SIDE, _SIDE)])
     scene = scene_of(coarse)
     localizer, roi, stage = Localizer(), WholeFrame(), PromptStage(PromptConfig(**settings))
     model = SizesOnly(_SIDE, _SIDE)
@@ -241,9 +229,9 @@ def test_the_stage_compiles_in_one_graph_without_looking_at_values(
 
 @pytest.mark.parametrize("settings", _KINDS.values(), ids=_KINDS)
 def test_autocast_does_not_round_a_prompt(settings: dict[str, object]) -> None:
-    exact = _ask(_lesion(), **settings)
+    exact = _ask(blob(), **settings)
     with torch.autocast("cpu", torch.bfloat16):
-        hurried = _ask(_lesion(), **settings)
+        hurried = _ask(blob(), **settings)
     for name in ("boxes", "point_coords", "masks"):
         if getattr(exact, name) is not None:
             assert getattr(hurried, name).dtype == torch.float32

@@ -109,7 +109,7 @@ def test_crop_and_paste_of_a_smooth_map_returns_it(
     scale = grid_px / 256
     coarse = _lesion(grid_px, (centre_xy[0] * scale, centre_xy[1] * scale), 30 * scale)
     view = _look(scene_of(coarse, torch.rand(480, 480)), expand=expand)
-    pasted = CropToLesion(RoiConfig(crop=True)).paste(view.to_mask_grid(coarse), view)
+    pasted = view.paste(view.to_mask_grid(coarse))
     error = (pasted - coarse).abs()
     assert error[coarse < 0.1].max() < 0.01
     assert error.max() < 0.02, "the outline itself is smoothed a little"
@@ -122,7 +122,7 @@ def test_a_perfect_answer_in_the_square_has_no_dice_loss(expand: float, floor: f
     coarse = (0.6 * _lesion(centre_xy=(118.0, 132.0), radius_px=27.0) + 0.2 * truth) + floor
     view = _look(scene_of(coarse), expand=expand)
     answer = view.to_mask_grid(truth)
-    pasted = CropToLesion(RoiConfig(crop=True)).paste(answer, view)
+    pasted = view.paste(answer)
     window = view.frames.windows[0].tolist()
     outside = torch.ones_like(coarse, dtype=torch.bool)
     outside[..., int(window[1]) : int(window[3]) + 1, int(window[0]) : int(window[2]) + 1] = False
@@ -138,7 +138,7 @@ def test_the_whole_frame_is_the_identity_on_the_models_own_grid() -> None:
     view = roi.look(scene, Localizer()(scene), SizesOnly())
     refined = torch.rand(1, 1, 256, 256)
     assert view.to_mask_grid(refined) is refined
-    assert torch.equal(roi.paste(refined, view), refined)
+    assert torch.equal(view.paste(refined), refined)
     assert torch.equal(view.grid_images()[0], scene.grid_images()[0])
 
 
@@ -161,7 +161,7 @@ def test_a_squashed_coarse_grid_finds_its_way(native_hw: tuple[int, int], tolera
     )
     view = WholeFrame().look(scene, Localizer()(scene), SizesOnly(1024, 256))
     assert view.images()[0].shape == (1, 1, 1024, 1024)
-    back = WholeFrame().paste(view.to_mask_grid(coarse), view)
+    back = view.paste(view.to_mask_grid(coarse))
     assert (back - coarse).abs().max() < tolerance
     x, y = 100 / 224 * width, 120 / 224 * height
     expected = torch.tensor([x, y]) * 1024 / max(native_hw)
@@ -211,7 +211,7 @@ def test_the_paste_alone_passes_gradients_to_the_windows() -> None:
     answer = view.to_mask_grid(coarse).detach()
     only_windows = replace(view, scene=replace(scene, coarse=coarse.detach()))
     weights = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
-    pasted = CropToLesion(RoiConfig(crop=True)).paste(answer, only_windows)
+    pasted = only_windows.paste(answer)
     (pasted * weights).sum().backward()
     assert coarse.grad is not None
     assert coarse.grad.isfinite().all()
@@ -235,7 +235,7 @@ def test_crop_and_paste_compile_in_one_graph_without_looking_at_values() -> None
         here = replace(scene, coarse=coarse)
         view = roi.look(here, localizer(here), model)
         images, _ = view.images()
-        return images, roi.paste(images.mean(dim=1, keepdim=True), view)
+        return images, view.paste(images.mean(dim=1, keepdim=True))
 
     torch._dynamo.reset()
     compiled = torch.compile(there_and_back, backend="eager", fullgraph=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ultrarefiner.errors import ConfigError
 from ultrarefiner.foundation import FoundationModel
 from ultrarefiner.refine.gates import GateConfig, build_gate
 from ultrarefiner.refine.localization import Localizer, LocalizerConfig
@@ -56,17 +55,6 @@ PRESETS = {
     ),
 }
 """Settings by name; why each default differs from the literal one is said in the documentation."""
-
-
-def choose_preset(name: str) -> RefinerConfig:
-    """Return the settings called ``name``.
-
-    Raises:
-        ConfigError: there is no such preset.
-    """
-    if name not in PRESETS:
-        raise ConfigError("preset", expected="one of " + ", ".join(PRESETS), found=repr(name))
-    return PRESETS[name]
 
 
 def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:

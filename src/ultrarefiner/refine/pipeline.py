@@ -46,7 +46,7 @@ class RefinementPipeline(nn.Module):
         multimask = self.selection.multimask_output
         proposals = propose(self.foundation, view, prompts, multimask_output=multimask)
         selected = self.selection(proposals, view)
-        refined = self.roi.paste(selected.probs, view)
+        refined = view.paste(selected.probs)
         gate = self.gate(coarse, refined, scene)
         gated = apply_gate(coarse, refined, gate)
         final = self.stabilizer(

@@ -104,6 +104,26 @@ class View:
         shrinkage = max(here.grid_hw) / min(there.grid_hw)
         return resample(maps, here, there, max_shrinkage=shrinkage)[0]
 
+    def paste(self, refined: ProbMaps) -> ProbMaps:
+        """Paste probabilities of each lesion's view over its coarse map, by inverse resampling.
+
+        In the padding there is nothing, whatever the model sees there. Where a pixel of the coarse
+        grid lies partly on the view, both are blended by its share.
+
+        Args:
+            refined: ``B 1 m m`` on the mask grid.
+
+        Returns:
+            ``B 1 h w`` on the coarse grid.
+        """
+        here, there = self.lesion_mask_frames(), self.scene.lesion_frames()
+        content = self.scene.content()
+        if here.same_as(there):
+            return refined * content
+        shrinkage = self.closeness * max(here.grid_hw) / min(there.grid_hw)
+        pasted, coverage = resample(refined, here, there, max_shrinkage=shrinkage)
+        return torch.lerp(self.scene.coarse.to(pasted.dtype), pasted, coverage) * content
+
     def coarse_scale(self) -> Float[Tensor, "B"]:
         """Return how many px of the mask grid a px of each coarse grid measures."""
         here, there = self.scene.lesion_frames(), self.lesion_mask_frames()
@@ -115,14 +135,10 @@ class View:
 
 
 class RegionOfInterest(Protocol):
-    """The ROI stage: a way in and the way back."""
+    """The ROI stage: what the model sees; the view itself knows the way back."""
 
     def look(self, scene: Scene, lesions: Lesions, model: FoundationModel) -> View:
         """Return what the foundation model sees."""
-        ...
-
-    def paste(self, refined: ProbMaps, view: View) -> ProbMaps:
-        """Bring refined probabilities of the mask grid to the coarse grid."""
         ...
 
 
@@ -140,10 +156,6 @@ class WholeFrame(nn.Module):
             view_index=scene.image_index,
             embeddings=scene.embeddings,
         )
-
-    def paste(self, refined: ProbMaps, view: View) -> ProbMaps:
-        """Return the refined probabilities, on the coarse grid if that is another one."""
-        return paste_probs(refined, view)
 
 
 class CropToLesion(nn.Module):
@@ -182,10 +194,6 @@ class CropToLesion(nn.Module):
             closeness=max(1.0, longest_px / self.config.min_side_px),
         )
 
-    def paste(self, refined: ProbMaps, view: View) -> ProbMaps:
-        """Return refined probabilities in the square, the coarse ones outside."""
-        return paste_probs(refined, view)
-
 
 def build_roi(config: RoiConfig) -> CropToLesion | WholeFrame:
     """Return the ROI stage that a config describes."""
@@ -213,19 +221,3 @@ def square_windows(
     room = sizes_wh - side
     corner = torch.minimum(torch.maximum(corner, room.clamp_max(0)), room.clamp_min(0))
     return torch.cat([corner, corner + side], dim=-1)
-
-
-def paste_probs(refined: ProbMaps, view: View) -> ProbMaps:
-    """Paste probabilities of each lesion's view over its coarse map, by inverse resampling.
-
-    In the padding there is nothing, whatever the model sees there.
-
-    Where a pixel of the coarse grid lies partly on the view, both are blended by its share.
-    """
-    here, there = view.lesion_mask_frames(), view.scene.lesion_frames()
-    content = view.scene.content()
-    if here.same_as(there):
-        return refined * content
-    shrinkage = view.closeness * max(here.grid_hw) / min(there.grid_hw)
-    pasted, coverage = resample(refined, here, there, max_shrinkage=shrinkage)
-    return torch.lerp(view.scene.coarse.to(pasted.dtype), pasted, coverage) * content
