@@ -21,7 +21,8 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 demo: setup  ## draw phantoms, refine their rough masks, evaluate, report
 	rm -rf runs/demo
 	$(BIN)/ultrarefiner data phantom --num 24 --seed 0 --out runs/demo/data
-	$(BIN)/ultrarefiner refine --images runs/demo/data/images --coarse runs/demo/data/coarse --out runs/demo
+	$(BIN)/ultrarefiner refine --images runs/demo/data/images --coarse runs/demo/data/coarse --out runs/demo \
+	    --options.save_8bit_probabilities true
 	@$(BIN)/ultrarefiner evaluate --manifest runs/demo/data/manifest.csv --preds runs/demo \
 	    --baseline runs/demo/data/coarse --out runs/demo/eval.json
 	$(BIN)/ultrarefiner report runs/demo --out runs/demo/report.html
@@ -42,11 +43,11 @@ docs: setup
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 benchmarks: setup
-	cd benchmarks && for name in metrics refine audit prompts roi pipeline; do ../$(BIN)/python $$name.py || exit 1; done
+	cd benchmarks && for name in metrics refine audit prompts roi pipeline corruption; do ../$(BIN)/python $$name.py || exit 1; done
 
 lock:  ## resolve anew (needs a package index)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --extra dev --extra dicom --extra docs --extra imagenet pyproject.toml -o requirements.lock --quiet
+	    --extra dev --extra dicom --extra docs --extra imagenet --extra paper pyproject.toml -o requirements.lock --quiet
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Command, Run
 from PIL import Image
+
+from ultrarefiner.data.manifest import read_manifest, write_manifest
+from ultrarefiner.data.writers import write_probability
+from ultrarefiner.metrics import evaluate_mask, evaluate_probs
 
 FIRST = "phantom-7-0000"
 
@@ -65,7 +71,7 @@ def test_the_last_lines_say_what_refinement_did(
     folders = ("--preds", finished.folder, "--baseline", phantoms / "coarse")
     printed = command("evaluate", "--manifest", manifest, *folders, "--out", out).out
     content = evaluation(out)
-    counts, headline = printed.splitlines()
+    images, headline = printed.splitlines()
     numbers = [float(number) for number in re.findall(r"-?\d\.\d{3}", headline)]
     gain = content["paired"]["differences"]["dsc"]
     assert headline.startswith("coarse DSC ")
@@ -76,7 +82,8 @@ def test_the_last_lines_say_what_refinement_did(
         round(gain["low"], 3),
         round(gain["high"], 3),
     ]
-    assert counts == f"3 images, 0 missed, 0 false positive; see {out}"
+    assert images == f"3 images of 3 patients; see {out}"
+    assert headline.count("(0 missed, 0 false positive)") == 2, "beside each mean"
 
 
 def test_without_baseline(command: Command, phantoms: Path, manifest: Path, tmp_path: Path) -> None:
@@ -84,7 +91,7 @@ def test_without_baseline(command: Command, phantoms: Path, manifest: Path, tmp_
     preds = ("--preds", phantoms / "masks")
     outcome = command("evaluate", "--manifest", manifest, *preds, "--out", out)
     assert outcome.code == 0
-    assert outcome.out.endswith("\nDSC 1.000 [1.000, 1.000]\n")
+    assert outcome.out.endswith("\nDSC 1.000 [1.000, 1.000] (0 missed, 0 false positive)\n")
     assert evaluation(out)["baseline"] is None
     assert evaluation(out)["summary"]["hd95"]["mean"] == 0
 
@@ -99,7 +106,7 @@ def test_misses_are_counted(
     out = tmp_path / "eval.json"
     outcome = command("evaluate", "--manifest", manifest, "--preds", preds, "--out", out)
     assert outcome.code == 0
-    assert "3 images, 1 missed, 0 false positive" in outcome.out
+    assert "(1 missed, 0 false positive)" in outcome.out
     assert evaluation(out)["summary"]["dsc"]["mean"] == pytest.approx(2 / 3)
 
 
@@ -153,6 +160,231 @@ def test_of_a_run_only_what_it_finished_is_scored(
     assert outcome.code == 1
     assert "no mask named phantom-7-0002" in outcome.err
     assert len(evaluation(out)["cases"]) == 2
+
+
+class TestSettings:
+    """What a run of `evaluate` was told, it does and stores."""
+
+    def evaluate(
+        self, command: Command, manifest: Path, preds: Path, out: Path, *more: object
+    ) -> dict:
+        words = ("--manifest", manifest, "--preds", preds, "--out", out)
+        outcome = command("evaluate", *words, *more)
+        assert (outcome.code, outcome.err) == (0, "")
+        return evaluation(out)
+
+    def test_provenance(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "eval.json"
+        content = self.evaluate(command, manifest, phantoms / "masks", out)
+        assert content["settings"] == {
+            "policy": "declared",
+            "boundary": "pixel",
+            "tolerance": 1.0,
+            "tolerances": [],
+            "label": None,
+            "delta": 0.02,
+            "margin": None,
+            "seed": 0,
+            "fold": None,
+        }
+        assert content["command"].startswith("ultrarefiner evaluate --manifest ")
+        assert content["versions"].keys() == {"ultrarefiner", "numpy", "scipy"}
+        digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        assert content["manifest_sha256"] == digest
+        assert content["comparison"] is None
+        assert content["probabilities"] == {}
+        assert content["cases"][0]["strata"]["dataset"]
+        before = out.read_bytes()
+        assert self.evaluate(command, manifest, phantoms / "masks", out) == content
+        assert out.read_bytes() == before
+
+    def test_measures_as_it_is_told(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        more = ("--boundary", "surfel", "--tolerance", 0.5, "--tolerances", 1, 2)
+        out = tmp_path / "eval.json"
+        content = self.evaluate(command, manifest, phantoms / "coarse", out, *more)
+        for case in content["cases"]:
+            truth = mask(phantoms / "masks" / f"{case['image']}.png")
+            coarse = mask(phantoms / "coarse" / f"{case['image']}.png")
+            record = next(r for r in read_manifest(manifest) if r.image.stem == case["image"])
+            expected = evaluate_mask(
+                *(coarse, truth, record.spacing_mm),
+                **{"boundary": "surfel", "tolerance": 0.5, "tolerances": (1.0, 2.0)},
+            )
+            assert case["nsd"] == expected.nsd
+            assert case["nsd_at"] == [list(pair) for pair in expected.nsd_at]
+            assert case["hd95"] == expected.hd95
+
+    def test_a_comparison_with_the_baseline_is_stored(
+        self, command: Command, finished: Run, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        more = ("--baseline", phantoms / "coarse", "--delta", 0.1, "--margin", 0.2, "--seed", 3)
+        out = tmp_path / "eval.json"
+        content = self.evaluate(command, manifest, finished.folder, out, *more)
+        comparison = content["comparison"]
+        (pair,) = comparison["pairs"]
+        assert (pair["method"], pair["reference"]) == ("refined", "coarse")
+        test = pair["tests"]["dsc"]
+        assert test["difference"] == content["paired"]["differences"]["dsc"]
+        assert test["equivalence"]["margin"] == 0.2
+        assert content["paired"]["delta"] == comparison["delta"] == 0.1
+        assert comparison["seed"] == 3
+
+    def test_ignore_leaves_an_undefined_value_out(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        preds = self.with_a_miss(phantoms, tmp_path)
+        out = tmp_path / "eval.json"
+        outcome = command(
+            *("evaluate", "--manifest", manifest, "--preds", preds, "--out", out),
+            *("--policy", "ignore"),
+        )
+        assert outcome.code == 0
+        content = evaluation(out)
+        assert content["cases"][0]["hd95"] is None
+        assert content["undefined"]["hd95"] == 1
+        assert content["summary"]["hd95"]["mean"] == 0.0
+        assert "undefined and left out of their means: " in outcome.out
+        assert "hd95 of 1" in outcome.out
+
+    def test_strict_stops_at_an_undefined_value_and_names_the_file(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        preds = self.with_a_miss(phantoms, tmp_path)
+        out = tmp_path / "eval.json"
+        outcome = command(
+            *("evaluate", "--manifest", manifest, "--preds", preds, "--out", out),
+            *("--policy", "strict"),
+        )
+        assert outcome.code == 2
+        assert str(preds / f"{FIRST}.png") in outcome.err
+        assert "no predicted pixel" in outcome.err
+        assert not out.exists()
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--policy", "kind"), "policy"),
+            (("--boundary", "line"), "boundary"),
+            (("--tolerance", "-1"), "tolerance: expected a number >= 0"),
+            (("--tolerances", "1", "-2"), "tolerance: expected a number >= 0"),
+            (("--delta", "1"), "delta is out of range"),
+            (("--margin", "0"), "margin of dsc: expected above 0"),
+            (("--label", "0"), "label: expected 1 or more"),
+        ],
+    )
+    def test_settings_out_of_range(
+        self,
+        command: Command,
+        phantoms: Path,
+        manifest: Path,
+        tmp_path: Path,
+        words: tuple[str, ...],
+        message: str,
+    ) -> None:
+        out = tmp_path / "eval.json"
+        paths = ("--manifest", manifest, "--preds", phantoms / "masks", "--out", out)
+        outcome = command("evaluate", *paths, *words)
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert not out.exists()
+
+    def test_a_label_of_the_truth(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        (record, *_) = read_manifest(manifest)
+        labels = np.where(mask(record.mask), 2, 1).astype(np.uint8)
+        labels[0, 0] = 0
+        Image.fromarray(labels).save(tmp_path / "truth.png")
+        write_manifest(tmp_path / "m.csv", (replace(record, mask=tmp_path / "truth.png"),))
+        out = tmp_path / "eval.json"
+        more = ("--label", 2)
+        content = self.evaluate(command, tmp_path / "m.csv", phantoms / "masks", out, *more)
+        assert content["summary"]["dsc"]["mean"] == 1.0
+
+    @staticmethod
+    def with_a_miss(phantoms: Path, tmp_path: Path) -> Path:
+        preds = shutil.copytree(phantoms / "masks", tmp_path / "preds")
+        path = preds / f"{FIRST}.png"
+        Image.fromarray(np.zeros_like(mask(path), np.uint8)).save(path)
+        return preds
+
+
+class TestProbabilities:
+    """Where a run kept its probabilities, it is said how far they can be trusted."""
+
+    def maps(self, phantoms: Path) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(0)
+        return {
+            path.stem: np.clip(0.1 + 0.7 * mask(path) + rng.normal(0, 0.05, mask(path).shape), 0, 1)
+            for path in sorted((phantoms / "masks").glob("*.png"))
+        }
+
+    def expected(self, maps: dict[str, np.ndarray], phantoms: Path) -> tuple[float, float]:
+        """Return mean Brier score and calibration error of all pixels near lesions."""
+        scores = [
+            evaluate_probs(probs.astype(np.float32), mask(phantoms / "masks" / f"{stem}.png"))
+            for stem, probs in maps.items()
+        ]
+        table = np.array([score.bins for score in scores]).sum(axis=0)
+        ece = np.abs(table[:, 1] - table[:, 2]).sum() / table[:, 0].sum()
+        return float(np.mean([score.brier for score in scores])), float(ece)
+
+    def evaluate(self, command: Command, manifest: Path, out: Path, *folders: object) -> dict:
+        outcome = command("evaluate", "--manifest", manifest, *folders, "--out", out)
+        assert outcome.code == 0
+        return evaluation(out)["probabilities"]
+
+    def test_of_a_run(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        run, maps = tmp_path / "run", self.maps(phantoms)
+        shutil.copytree(phantoms / "masks", run / "masks")
+        for stem, probs in maps.items():
+            write_probability(run / "probabilities" / f"{stem}.npy", probs)
+            write_probability(run / "probabilities" / f"{stem}.png", probs)
+            write_probability(run / "coarse_probabilities" / f"{stem}.png", probs * 0.02)
+        found = self.evaluate(command, manifest, tmp_path / "eval.json", "--preds", run)
+        brier, ece = self.expected(maps, phantoms)
+        assert found["refined"]["brier"]["mean"] == pytest.approx(brier)
+        assert found["refined"]["ece"] == pytest.approx(ece)
+        assert found["refined"]["num_images"] == 3
+        filled = [entry for entry in found["refined"]["bins"] if entry["count"]]
+        assert all(e["low"] <= e["confidence"] <= e["high"] for e in filled)
+        # A few low grey levels are probabilities here, not labels of a label map.
+        assert 0 < found["coarse"]["brier"]["mean"] < 1
+        assert max(e["confidence"] for e in found["coarse"]["bins"] if e["count"]) < 0.03
+
+    def test_of_a_soft_baseline(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        maps = self.maps(phantoms)
+        for stem, probs in maps.items():
+            write_probability(tmp_path / "soft" / f"{stem}.npy", probs)
+        folders = ("--preds", phantoms / "masks", "--baseline", tmp_path / "soft")
+        found = self.evaluate(command, manifest, tmp_path / "eval.json", *folders)
+        assert found.keys() == {"coarse"}
+        brier, ece = self.expected(maps, phantoms)
+        assert found["coarse"]["brier"]["mean"] == pytest.approx(brier)
+        assert found["coarse"]["ece"] == pytest.approx(ece)
+
+    def test_what_lacks_or_does_not_fit_is_named(
+        self, command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+    ) -> None:
+        run, maps = tmp_path / "run", self.maps(phantoms)
+        shutil.copytree(phantoms / "masks", run / "masks")
+        first, second, _ = maps
+        write_probability(run / "probabilities" / f"{first}.npy", maps[first])
+        write_probability(run / "probabilities" / f"{second}.npy", maps[second][1:])
+        out = tmp_path / "eval.json"
+        outcome = command("evaluate", "--manifest", manifest, "--preds", run, "--out", out)
+        assert outcome.code == 0
+        assert "note: refined: 1 of 3 images have probabilities" in outcome.err
+        assert f"note: {run / 'probabilities' / second}.npy: " in outcome.err
+        assert evaluation(out)["probabilities"]["refined"]["num_images"] == 1
 
 
 class TestUnusable:

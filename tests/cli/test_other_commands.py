@@ -21,7 +21,7 @@ from ultrarefiner.foundation import FOUNDATION_MODELS, LITE_MEDSAM_WEIGHTS
 from ultrarefiner.refine.gates import GATES
 
 COMMANDS = [
-    *("refine", "predict", "train", "release", "data", "evaluate"),
+    *("refine", "predict", "train", "release", "data", "evaluate", "compare"),
     *("report", "experiment", "gallery", "list", "doctor"),
 ]
 KINDS = ["import", "audit", "split", "phantom"]

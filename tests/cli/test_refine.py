@@ -62,8 +62,10 @@ class TestWhatIsWritten:
 
     def test_files(self, finished: Run, phantoms: Path) -> None:
         names = sorted(path.name for path in (phantoms / "images").iterdir())
-        assert sorted(path.name for path in (finished.folder / "masks").iterdir()) == names
+        for folder in ("masks", "gates"):
+            assert sorted(path.name for path in (finished.folder / folder).iterdir()) == names
         assert sorted(path.name for path in finished.folder.iterdir()) == [
+            "gates",
             "masks",
             "report.html",
             "results.csv",
@@ -116,6 +118,15 @@ class TestWhatIsWritten:
         for x0, y0, x1, y1 in first["boxes_xyxy"]:
             assert 0 <= x0 < x1 <= width
             assert 0 <= y0 < y1 <= height
+        assert len(first["points_xy"]) == len(first["point_labels"]) == 0
+
+    def test_gates_are_small_and_hold_the_gate_of_accepted_lesions(self, finished: Run) -> None:
+        limits = record(finished.folder)["config"]["gate"]
+        for path in (finished.folder / "gates").iterdir():
+            gate = pixels(path) / 255
+            assert max(gate.shape) == 256
+            assert path.stat().st_size < 20_000
+            assert limits["minimum"] - 1 / 255 <= gate.max() <= limits["maximum"] + 1 / 255
 
     def test_report_shows_every_image(self, finished: Run) -> None:
         page = (finished.folder / "report.html").read_text(encoding="utf-8")
@@ -416,4 +427,5 @@ def test_a_second_run_of_one_folder_forgets_the_first(
     assert list(read_rows(out)) == [FIRST]
     assert record(out)["cases"] == []
     assert not (out / "eval.json").exists()
-    assert not (out / "masks" / f"{FIRST}.png").exists()
+    for folder in ("masks", "gates"):
+        assert not (out / folder / f"{FIRST}.png").exists()

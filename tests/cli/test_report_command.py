@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from commands import Command, Run
 
+from fakes.results import comparison, write_training
+
 
 class Text(HTMLParser):
     """The words of a page, without style and script."""
@@ -95,6 +97,49 @@ def test_images_that_are_gone_are_named(
     assert "phantom-7-0001 cannot be shown" not in words(out)
 
 
+def test_title_and_several_kinds_of_sources(
+    command: Command, run: Path, evaluation: Path, tmp_path: Path
+) -> None:
+    shutil.copy(evaluation, run / "eval.json")
+    write_training(tmp_path / "net" / "fold-1")
+    write_training(tmp_path / "net" / "fold-2", dsc=(0.4, 0.6))
+    out = tmp_path / "report.html"
+    assert command("report", run, tmp_path / "net", "--title", "All of it", "--out", out).code == 0
+    text = words(out)
+    assert text.startswith("All of it")
+    assert "Training net/fold-1" in text
+    assert "net/fold-2 0.600 2 of 2" in text
+    assert f"Run {run.name}" in text
+
+
+def test_an_evaluation_alone_is_reported_without_images(
+    command: Command, evaluation: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.html"
+    assert command("report", evaluation, "--out", out).code == 0
+    text = words(out)
+    assert "Evaluation of 3 masks" in text
+    assert "Coarse DSC" in text
+    assert "phantom-7-0001" in text
+    assert "cannot be shown" not in text
+    assert "Accepted" not in text
+
+
+def test_a_comparison_alone(command: Command, tmp_path: Path) -> None:
+    path, out = tmp_path / "compare.json", tmp_path / "report.html"
+    path.write_text(json.dumps(comparison("first", "second")), encoding="utf-8")
+    assert command("report", path, "--out", out).code == 0
+    text = words(out)
+    assert "Comparison of coarse, first, second" in text
+    assert "second against coarse" in text
+
+
+def test_a_training_alone(command: Command, tmp_path: Path) -> None:
+    folder, out = write_training(tmp_path / "net" / "all"), tmp_path / "report.html"
+    assert command("report", folder, "--out", out).code == 0
+    assert "best validation DSC, epoch 2 of 3" in words(out)
+
+
 class TestUnusable:
     """Exit code 2, the file named, no page written."""
 
@@ -112,7 +157,8 @@ class TestUnusable:
         self, command: Command, phantoms: Path, tmp_path: Path
     ) -> None:
         message = self.refuse(command, tmp_path, phantoms)
-        assert f"cannot read {phantoms / 'run.json'}" in message
+        assert f"nothing to report in {phantoms}" in message
+        assert "run.json" in message
         assert "ultrarefiner refine" in message
 
     def test_a_folder_that_is_missing(self, command: Command, tmp_path: Path) -> None:

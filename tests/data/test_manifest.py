@@ -44,11 +44,29 @@ def test_records_survive_the_round_trip(tmp_path: Path) -> None:
             fold="2",
             split="train",
             duplicate_group="g7",
+            birads="4a",
+            device="Logiq 7, @10-14MHz",
         ),
         Record(image=tmp_path.parent / "elsewhere" / "b, with comma.png", label='a "quoted" label'),
     )
     write_manifest(tmp_path / "manifest.csv", records)
     assert read_manifest(tmp_path / "manifest.csv") == records
+
+
+def test_optional_columns_are_written_only_where_they_say_something(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    bare = Record(image=tmp_path / "a.png")
+    write_manifest(path, (bare,))
+    assert path.read_text().splitlines() == [
+        "image,mask,patient,label,dataset,spacing_y_mm,spacing_x_mm,fold,split,duplicate_group",
+        "a.png,,,,,,,,,",
+    ]
+    other = Record(image=tmp_path / "b.png", device="A")
+    write_manifest(path, (bare, other))
+    header, *rows = path.read_text().splitlines()
+    assert header.endswith(",duplicate_group,device")
+    assert rows == ["a.png,,,,,,,,,,", "b.png,,,,,,,,,,A"]
+    assert read_manifest(path) == (bare, other)
 
 
 _NOTHING = {"nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"}
@@ -365,6 +383,8 @@ def test_busbra_is_read_from_its_own_layout(tmp_path: Path) -> None:
             label=pathology,
             dataset="BUS-BRA",
             fold=fold,
+            birads="2",
+            device="GE Logiq 7",
         )
         for name, case, pathology, fold in _CASES
     )

@@ -75,7 +75,7 @@ def test_a_column_that_keeps_patients_apart_is_not_overlooked(
 
 
 @pytest.mark.parametrize(
-    "name", ["patient_age", "fold_1", "split_1", "age", "birads", "side", "device", "outpatient"]
+    "name", ["patient_age", "fold_1", "split_1", "age", "side", "histology", "outpatient"]
 )
 def test_other_columns_are_ignored_without_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
@@ -87,7 +87,12 @@ def test_other_columns_are_ignored_without_a_word(
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("mask_path", "mask"), ("Labels", "label"), ("spacing_y", "spacing_y_mm")],
+    [
+        ("mask_path", "mask"),
+        ("Labels", "label"),
+        ("spacing_y", "spacing_y_mm"),
+        ("BI-RADS", "birads"),
+    ],
 )
 def test_a_column_nearly_named_like_another_is_ignored_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, meant: str

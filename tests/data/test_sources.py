@@ -194,13 +194,14 @@ def test_unknown_patients_are_noted(tmp_path: Path) -> None:
 
 def test_busbra_keeps_patients_pathology_and_folds(tmp_path: Path) -> None:
     _, records = run("busbra", fake("busbra", tmp_path / "set"), tmp_path / "m.csv")
-    found = [(r.patient, r.label, r.fold, r.dataset) for r in records.values()]
+    found = [(r.patient, r.label, r.fold, r.dataset, r.birads) for r in records.values()]
     assert found == [
-        ("busbra-1", "malignant", "3", "BUS-BRA"),
-        ("busbra-1", "malignant", "3", "BUS-BRA"),
-        ("busbra-4", "benign", "1", "BUS-BRA"),
-        ("busbra-7", "benign", "3", "BUS-BRA"),
+        ("busbra-1", "malignant", "3", "BUS-BRA", "4"),
+        ("busbra-1", "malignant", "3", "BUS-BRA", "4"),
+        ("busbra-4", "benign", "1", "BUS-BRA", "2"),
+        ("busbra-7", "benign", "3", "BUS-BRA", "3"),
     ]
+    assert {record.device for record in records.values()} == {"GE Logiq 7 @10-14MHz"}
 
 
 def test_busbra_with_a_row_that_ends_early_is_broken(tmp_path: Path) -> None:
@@ -217,6 +218,8 @@ def test_busbra_itself_is_imported(busbra: Path, tmp_path: Path) -> None:
     assert imported.num_records == len(records) > 1000
     assert imported.skipped == imported.notes == ()
     assert {record.label for record in records.values()} == {"benign", "malignant"}
+    assert {record.birads for record in records.values()} == {"2", "3", "4", "5"}
+    assert len({record.device for record in records.values()}) == 4
 
 
 def test_busi_merges_masks_and_cleans_those_that_need_it(tmp_path: Path) -> None:

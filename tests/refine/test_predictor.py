@@ -321,11 +321,21 @@ def test_an_unknown_model_is_named() -> None:
 
 def _image(reasons: list[str], mask: np.ndarray, coarse: np.ndarray) -> RefinedImage:
     lesions = tuple(
-        LesionOutcome(reason=reason, boxes_xyxy=np.zeros((1, 4)), predicted_iou=0.9 - 0.1 * i)
+        LesionOutcome(
+            reason=reason,
+            boxes_xyxy=np.zeros((1, 4)),
+            points_xy=np.zeros((0, 2)),
+            point_labels=np.zeros(0, dtype=int),
+            predicted_iou=0.9 - 0.1 * i,
+        )
         for i, reason in enumerate(reasons)
     )
     return RefinedImage(
-        mask=mask, probs=mask.astype(np.float32), coarse_mask=coarse, lesions=lesions
+        mask=mask,
+        probs=mask.astype(np.float32),
+        coarse_mask=coarse,
+        gate=np.zeros(mask.shape, dtype=np.float32),
+        lesions=lesions,
     )
 
 

@@ -1,12 +1,15 @@
 """The page in a browser: quiet, self-contained, usable by keyboard, no wider than the screen."""
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from report_runs import broken, evaluate, make_case, small_run
 
+from fakes.results import comparison, probabilities, write_training
 from ultrarefiner.report import render_report
+from ultrarefiner.report.learning import read_training
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium", "chromium-browser"))), None
@@ -43,11 +46,15 @@ def report(tmp_path_factory) -> Path:
     evil = "<script>document.title = 'owned'</script>" + "long-" * 20
     cases = [*small_run(), make_case(evil, 14, 17), broken("torn", "cannot read " + "x" * 200)]
     path = tmp_path_factory.mktemp("report") / "report.html"
+    for case in cases[:-1]:
+        case.metrics.update(area_pred=90.0, area_target=100.0)
+    evaluation = evaluate(cases) | {"comparison": comparison("refined", "other " * 9)}
     html = render_report(
         cases,
         title="A run",
-        evaluation=evaluate(cases),
-        provenance={"command": "ultrarefiner refine " + "--very-long-option " * 20},
+        evaluation=evaluation | {"probabilities": probabilities()},
+        trainings=[read_training(write_training(path.with_name("net")), name="net-" * 20)],
+        provenance={"Run": {"command": "ultrarefiner refine " + "--very-long-option " * 20}},
         notes=["A note."],
     )
     path.write_text(html, encoding="utf-8")
@@ -131,7 +138,7 @@ def test_viewer_by_keyboard(page):
 
 def test_viewer_shows_the_picture_large(page):
     page.locator(".tile button").first.click()
-    box = page.locator("#viewer .stage svg").bounding_box()
+    box = page.locator("#viewer .stage svg.overlay").bounding_box()
     assert min(box["width"], box["height"]) > 600
 
 
@@ -158,12 +165,74 @@ def test_unknown_values_sort_last_both_ways(page):
         assert names(page)[-1] == "missed"
 
 
-def test_a_mark_leads_to_its_row(page):
-    mark = page.locator("svg.chart .mark.harmed[data-case]").last
+def test_a_mark_opens_its_image_and_finds_its_row(page):
+    mark = page.locator("#figures svg.chart .mark.harmed[data-case]").last
+    index = mark.get_attribute("data-case")
+    name = page.locator(f'table.cases tr[data-case="{index}"] th').text_content()
     mark.dispatch_event("click")
-    found = page.locator("tr.found")
-    assert found.get_attribute("data-case") == mark.get_attribute("data-case")
-    assert found.is_visible()
+    assert page.locator("tr.found").get_attribute("data-case") == index
+    assert page.locator("#viewer").is_visible()
+    assert page.locator("#viewer-name").text_content() == name
+
+
+def test_a_row_opens_its_image_by_keyboard(page):
+    button = page.locator("table.cases .open-case").nth(1)
+    button.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#viewer").is_visible()
+    assert page.locator("#viewer-name").text_content() == button.text_content()
+
+
+def shown(page) -> list[str]:
+    return page.locator("table.cases tbody tr:visible th").all_text_contents()
+
+
+def test_search_and_filters_of_the_table(page):
+    everything = shown(page)
+    page.locator("#search-cases").fill("REFUSED")
+    assert shown(page) == ["refused-a", "refused-b"]
+    assert page.locator(".filters output").text_content() == "2 of 13 cases"
+    page.locator("#search-cases").fill("low refused")
+    assert shown(page) == ["refused-b"]
+    page.locator("#search-cases").fill("nothing has this")
+    assert shown(page) == []
+    page.locator("#search-cases").fill("")
+    assert shown(page) == everything
+    page.locator('[data-only="harmed"]').check()
+    assert shown(page) == ["case-05", "case-06", "case-07"]
+    page.locator('[data-only="rejected"]').check()
+    assert shown(page) == ["case-05", "case-06", "case-07", "refused-a", "refused-b", "missed"]
+
+
+def test_filters_survive_sorting_but_not_printing(page):
+    page.locator('[data-only="harmed"]').check()
+    page.locator("table.cases th", has_text="DSC refined").locator("button").click()
+    assert len(shown(page)) == 3
+    page.emulate_media(media="print")
+    assert len(shown(page)) == 13
+    assert page.locator(".filters").is_hidden()
+
+
+def test_keys_typed_into_the_search_switch_no_layer(page):
+    page.locator("#search-cases").focus()
+    page.keyboard.type("trcpz")
+    assert page.locator("#search-cases").input_value() == "trcpz"
+    assert page.locator("#show-truth").is_checked()
+
+
+def test_skip_link_and_contents_by_keyboard(page):
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    for link in page.locator(".contents a").all():
+        assert page.locator(link.get_attribute("href")).count() == 1
+
+
+def test_headings_step_down_one_level_at_a_time(page):
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_print_shows_the_whole_table_and_no_controls(page):

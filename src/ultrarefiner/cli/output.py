@@ -47,12 +47,28 @@ def counted(num: int, noun: str) -> str:
 
 
 def headline(content: Mapping[str, Any]) -> str:
-    """Return the line that sums up an ``eval.json``."""
-    dsc = content["summary"]["dsc"]
+    """Return the line that sums up an ``eval.json``; beside each mean the empty masks in it."""
+    own, empty = content["summary"].get("dsc"), empty_masks(content["counts"])
+    if own is None:  # the policy left it undefined for every image
+        return f"DSC undefined ({empty})"
     if not content["paired"]:
-        return f"DSC {dsc['mean']:.3f} [{dsc['low']:.3f}, {dsc['high']:.3f}]"
+        return f"DSC {own['mean']:.3f} [{own['low']:.3f}, {own['high']:.3f}] ({empty})"
     coarse, gain = content["baseline"]["dsc"], content["paired"]["differences"]["dsc"]
     return (
-        f"coarse DSC {coarse['mean']:.3f} -> refined DSC {dsc['mean']:.3f} "
-        f"({gain['mean']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}])"
+        f"coarse DSC {coarse['mean']:.3f} ({empty_masks(content['baseline_counts'])}) -> "
+        f"refined DSC {own['mean']:.3f} ({empty}): "
+        f"{gain['mean']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}]"
     )
+
+
+def empty_masks(counts: Mapping[str, int]) -> str:
+    """Return how many lesions were missed, and how many were seen where there is none."""
+    return f"{counts['missed']} missed, {counts['false_positive']} false positive"
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns: the first to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())

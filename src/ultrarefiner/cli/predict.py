@@ -17,7 +17,7 @@ from ultrarefiner.data.pairing import find_images
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.predict import predict_images
 from ultrarefiner.refine.predictor import Refiner
-from ultrarefiner.report.run import write_run_report
+from ultrarefiner.report.run import write_report
 from ultrarefiner.weights import file_sha256
 
 
@@ -65,7 +65,7 @@ def run(args: Namespace) -> int:
         about={"command": args.command_line, "checkpoints": list(args.checkpoint)},
         track=progress("segmenting"),
     )
-    write_run_report(args.out, args.out / "report.html")
+    write_report([args.out], args.out / "report.html")
     print(
         f"{counted(result.num_refined, 'image')} segmented, {result.num_accepted} of them refined; "
         f"see {args.out / 'report.html'}"

@@ -12,7 +12,7 @@ from ultrarefiner.refine.assembly import PRESETS, RefinerConfig
 from ultrarefiner.refine.folder import refine_folder
 from ultrarefiner.refine.job import FolderOptions
 from ultrarefiner.refine.predictor import Refiner
-from ultrarefiner.report.run import write_run_report
+from ultrarefiner.report.run import write_report
 
 
 def parser() -> ArgumentParser:
@@ -76,7 +76,7 @@ def run(args: Namespace) -> int:
         command=args.command_line,
         track=progress("refining"),
     )
-    write_run_report(args.out, args.out / "report.html")
+    write_report([args.out], args.out / "report.html")
     kept = result.num_refined - result.num_accepted
     print(
         f"{counted(result.num_accepted, 'mask')} refined, {kept} kept as given; "

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ultrarefiner.data.atomic import write_text
 from ultrarefiner.data.formats import decode
-from ultrarefiner.data.manifest_table import COLUMNS, read_table
+from ultrarefiner.data.manifest_table import COLUMNS, OPTIONAL_COLUMNS, read_table
 from ultrarefiner.errors import InputError
 
 __all__ = [
@@ -42,6 +42,8 @@ class Record:
         fold: cross-validation fold; empty if none.
         split: ``train``, ``val`` or ``test``; empty if none.
         duplicate_group: images of one scene share a group; empty if none.
+        birads: BI-RADS category, such as ``4`` or ``4a``; empty if unknown.
+        device: ultrasound machine; empty if unknown.
     """
 
     image: Path
@@ -53,6 +55,8 @@ class Record:
     fold: str = ""
     split: str = ""
     duplicate_group: str = ""
+    birads: str = ""
+    device: str = ""
 
 
 def read_manifest(path: Path) -> tuple[Record, ...]:
@@ -86,14 +90,16 @@ def read_manifest(path: Path) -> tuple[Record, ...]:
 def write_manifest(path: Path, records: tuple[Record, ...]) -> None:
     """Write a manifest; paths below its folder become relative to it, with ``/`` everywhere.
 
-    Links stay links: data that are linked into the folder are below it.
+    Links stay links: data that are linked into the folder are below it. Optional columns that no
+    record fills are left out.
 
     Raises:
         OutputError: it cannot be written; what was there before is kept.
     """
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
-    table.writerow(COLUMNS)
+    extra = [name for name in OPTIONAL_COLUMNS if any(getattr(r, name) for r in records)]
+    table.writerow([name for name in COLUMNS if name in extra or name not in OPTIONAL_COLUMNS])
     for record in records:
         dy, dx = record.spacing_mm or ("", "")
         table.writerow(
@@ -108,6 +114,7 @@ def write_manifest(path: Path, records: tuple[Record, ...]) -> None:
                 record.fold,
                 record.split,
                 record.duplicate_group,
+                *(getattr(record, name) for name in extra),
             ]
         )
     write_text(path, stream.getvalue())
@@ -198,6 +205,8 @@ def _record(row: dict[str, str], *, folder: Path, where: str) -> Record:
         fold=row["fold"],
         split=row["split"],
         duplicate_group=row["duplicate_group"],
+        birads=row["birads"],
+        device=row["device"],
     )
 
 

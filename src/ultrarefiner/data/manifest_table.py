@@ -25,7 +25,11 @@ COLUMNS = (
     "fold",
     "split",
     "duplicate_group",
+    "birads",
+    "device",
 )
+OPTIONAL_COLUMNS = ("birads", "device")
+"""The last of the columns: written only where a record has one."""
 
 # They keep a patient on one side: to overlook one of these is a leak, not a detail.
 _GUARDS = ("patient", "fold", "split", "duplicate_group")

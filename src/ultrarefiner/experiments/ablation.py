@@ -32,8 +32,8 @@ from ultrarefiner.experiments.sources import (
     open_networks,
 )
 from ultrarefiner.experiments.variants import Track, score_variants, untracked
-from ultrarefiner.metrics.intervals import estimate_columns
 from ultrarefiner.refine.assembly import RefinerConfig
+from ultrarefiner.statistics import estimate_columns
 
 BASE = "default"
 """Name of the variant that changes nothing."""
@@ -193,10 +193,10 @@ def averages(table: CaseTable, delta: float) -> dict[str, Any]:
         "against_default": (gains - gains[0]).mean(axis=1),
     }
     estimates = {
-        part: [asdict(e) for e in estimate_columns(values.T, table.patients, names, 0).values()]
+        part: [asdict(e) for e in estimate_columns(values.T, table.patients, names).values()]
         for part, values in parts.items()
     }
-    coarse = estimate_columns(table.coarse.mean(axis=0)[:, None], table.patients, ("dsc",), 0)
+    coarse = estimate_columns(table.coarse.mean(axis=0)[:, None], table.patients, ("dsc",))
     return {
         "coarse": {"dsc": asdict(coarse["dsc"])},
         "variants": {

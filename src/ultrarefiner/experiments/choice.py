@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from ultrarefiner.errors import ConfigError, InputError
-from ultrarefiner.metrics import Estimate
-from ultrarefiner.metrics.intervals import estimate_columns
+from ultrarefiner.statistics import Estimate, estimate_columns
 
 DECIMALS = 4
 """Of every DSC in a table, as it is stored; what is said of a table can be computed again."""
@@ -204,7 +203,7 @@ def cross_validate(
     rows = np.arange(len(fold))
     picked = per_image[chosen, rows]
     columns = np.stack([picked, harmed[chosen, rows], picked - per_image[0]], axis=1)
-    estimates = estimate_columns(columns, table.patients, ("gain", "harmed", "against_first"), 0)
+    estimates = estimate_columns(columns, table.patients, ("gain", "harmed", "against_first"))
     overall = choose_variant(gains, criterion)
     return Choice(
         best=names[overall],

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ultrarefiner.data.folds import outer_split
 from ultrarefiner.data.formats import split_name
-from ultrarefiner.data.manifest import Record, read_manifest
-from ultrarefiner.data.pairing import find_images, pair_files
-from ultrarefiner.data.readers import read_coarse
+from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.errors import InputError
-from ultrarefiner.metrics import Case, evaluate_cases, evaluate_mask
-from ultrarefiner.refine.folder import resample_coarse
-from ultrarefiner.refine.results import as_cell, read_results
+from ultrarefiner.experiments.probability_maps import (
+    ProbabilityScores,
+    find_probability,
+    read_probability,
+)
+from ultrarefiner.experiments.scoring import (
+    MaskFolder,
+    OpenedMask,
+    ScoringConfig,
+    provenance,
+    read_records,
+    read_truth,
+)
+from ultrarefiner.metrics import Case, compare_methods, evaluate_cases
+from ultrarefiner.metrics.cases import as_json
+from ultrarefiner.metrics.pairs import check_margins
+from ultrarefiner.metrics.summary import check_delta
 from ultrarefiner.shapes import Mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What an evaluation says beside the metrics.
+
+    Attributes:
+        delta: change in DSC, in [0, 1), up to which an image counts as unchanged.
+        margin: largest difference in DSC that does not matter, above 0; none if None.
+        seed: of bootstraps and permutations.
+    """
+
+    delta: float = 0.02
+    margin: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_delta(self.delta)
+        check_margins(self.margin, ["dsc"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,111 +71,120 @@ def evaluate_folder(
     *,
     baseline: Path | None = None,
     fold: str | None = None,
+    scoring: ScoringConfig | None = None,
+    config: EvaluationConfig | None = None,
+    command: str = "",
 ) -> EvaluationResult:
     """Score predictions, and a baseline beside them, and write ``eval.json``.
 
     Args:
         manifest: names image, mask and patient of every case.
         preds: folder of masks named as the images, or a run folder with ``masks/`` in it; of that
-            only the masks that its ``results.csv`` names.
+            only the masks that its ``results.csv`` names, and its probabilities if it has some.
         out: file to write.
         baseline: folder of masks to compare with, such as the coarse ones. Those of another size
             are resampled, as the refinement does.
         fold: score only the images of this fold of the manifest.
+        scoring: how masks are measured.
+        config: what is said of them.
+        command: recorded in ``eval.json``.
 
     Raises:
-        InputError: nothing could be scored.
+        InputError: nothing could be scored, or the policy is strict and a metric is undefined.
     """
-    records = read_manifest(manifest)
-    if fold is not None:
-        _, records = outer_split(records, fold)
+    scoring, config = scoring or ScoringConfig(), config or EvaluationConfig()
+    records = read_records(manifest, fold)
     images = sorted({record.image for record in records})
-    scorers = [_Scorer(preds, images)]
-    scorers += [_Scorer(baseline, images, resamples=True)] if baseline else []
-    cases: list[tuple[Case, ...]] = []
+    folders = [MaskFolder(preds, images)]
+    folders += [MaskFolder(baseline, images, resamples=True)] if baseline else []
+    maps = _Maps(preds)
+    cases: list[list[Case]] = [[] for _ in folders]
     failures: list[tuple[str, str]] = []
     truths: dict[str, str] = {}
     for record in records:
         stem = split_name(record.image)[0]
         try:
-            truth = _truth(record)
-            cases.append(tuple(scorer.score(stem, truth, record) for scorer in scorers))
+            truth = read_truth(record, scoring.label)
+            masks = [folder.open(stem, truth.shape) for folder in folders]
         except InputError as error:
             failures.append((record.image.name, str(error)))
-        else:
-            truths[stem] = str(record.mask.absolute()) if record.mask else ""
-    if not cases:
+            continue
+        for column, mask in zip(cases, masks, strict=True):
+            column.append(scoring.score(mask, truth, record))
+        maps.add(masks, truth, cases[0][-1])
+        truths[stem] = _mask_path(record)
+    if not truths:
         raise InputError(
             f"nothing to evaluate in {preds}",
             expected="masks named as the images of the manifest",
             found=f"{len(failures)} failures, the first: {failures[0][1]}",
         )
-    content = _content([list(column) for column in zip(*cases, strict=True)])
-    content |= {"truths": truths, "failures": [list(failure) for failure in failures]}
+    content = _summarise(cases, config) | {
+        "settings": as_json(asdict(scoring) | asdict(config) | {"fold": fold}),
+        "probabilities": maps.to_json(seed=config.seed),
+        "truths": truths,
+        "failures": [list(failure) for failure in failures],
+        **provenance(command, manifest),
+    }
     write_json(out, content)
-    notes = tuple(note for scorer in scorers for note in scorer.notes)
+    notes = (*(note for folder in folders for note in folder.notes), *maps.notes(len(truths)))
     return EvaluationResult(content=content, failures=tuple(failures), notes=notes)
 
 
-class _Scorer:
-    """Scores the masks of one folder."""
+class _Maps:
+    """The probabilities of a run and of what it refined, where they were kept.
 
-    def __init__(self, folder: Path, images: list[Path], *, resamples: bool = False):
-        self.folder = folder
-        self.resamples = resamples
-        self.paths = {pair.stem: pair.coarse for pair in pair_files(images, _masks(folder)).pairs}
-        self.notes: list[tuple[str, str]] = []
+    The coarse ones are those that ``predict`` kept, or else the coarse masks themselves where they
+    are soft.
+    """
 
-    def score(self, stem: str, truth: Mask, record: Record) -> Case:
-        """Return the metrics of one mask."""
-        if stem not in self.paths:
-            raise InputError(f"no mask named {stem} in {self.folder}")
-        mask = self._read(self.paths[stem], truth.shape)
-        return Case(
-            image=stem,
-            metrics=evaluate_mask(mask, truth, record.spacing_mm),
-            patient=record.patient,
-        )
+    def __init__(self, run: Path):
+        self.folders = {"refined": run / "probabilities", "coarse": run / "coarse_probabilities"}
+        self.scores = {name: ProbabilityScores() for name in self.folders}
+        self.unusable: list[tuple[str, str]] = []
 
-    def _read(self, path: Path, shape: tuple[int, ...]) -> Mask:
-        mask = read_coarse(path)
-        if mask.values.shape == shape:
-            return mask.values > 0.5
-        if not self.resamples:
-            raise InputError(
-                f"cannot score {path}",
-                expected=f"the truth's size {_size(shape)}",
-                found=_size(mask.values.shape),
-                fix="Give masks at the native size of their images.",
-            )
-        remark = f"resampled from {_size(mask.values.shape)} to the truth's {_size(shape)}"
-        self.notes.append((str(path), remark))
-        return resample_coarse(mask, shape).values > 0.5
+    def add(self, masks: list[OpenedMask], truth: Mask, case: Case) -> None:
+        """Take in the maps of the next image: of its mask, and of its baseline's."""
+        soft = dict(zip(self.folders, masks, strict=False))
+        for name, folder in self.folders.items():
+            path = find_probability(folder, case.image)
+            try:
+                if path:
+                    self.scores[name].add(read_probability(path), truth, patient=case.patient)
+                elif name in soft and not soft[name].coarse.is_hard:
+                    self.scores[name].add(soft[name].values, truth, patient=case.patient)
+            except InputError as error:
+                self.unusable.append((str(path), str(error)))
 
+    def to_json(self, *, seed: int) -> dict[str, Any]:
+        """Return the scores of each kind of map that there is."""
+        found = {name: scores for name, scores in self.scores.items() if len(scores)}
+        return {name: scores.to_json(seed=seed) for name, scores in found.items()}
 
-def _content(columns: list[list[Case]]) -> dict[str, Any]:
-    """Return ``eval.json`` of the cases and, where there is one, of their baseline."""
-    content = evaluate_cases(*columns).to_json()
-    if len(columns) > 1:
-        content["baseline_cases"] = evaluate_cases(columns[1]).to_json()["cases"]
-    return content
+    def notes(self, num_images: int) -> list[tuple[str, str]]:
+        """Return what could not be used, and where some images have a map and others do not."""
+        partly = [
+            (name, f"{len(scores)} of {num_images} images have probabilities")
+            for name, scores in self.scores.items()
+            if 0 < len(scores) < num_images
+        ]
+        return self.unusable + partly
 
 
-def _masks(folder: Path) -> list[Path]:
-    """Return the masks of a folder, or those that the run in it has finished."""
-    inside = folder / "masks"
-    paths = list(find_images(inside if inside.is_dir() else folder))
-    if not (inside.is_dir() and (folder / "results.csv").is_file()):
-        return paths
-    done = {row["image"] for row in read_results(folder / "results.csv") if not row.get("error")}
-    return [path for path in paths if as_cell(split_name(path)[0]) in done]
+def _summarise(cases: list[list[Case]], config: EvaluationConfig) -> dict[str, Any]:
+    """Return what ``eval.json`` says of the cases and, where there is one, of their baseline."""
+    found = evaluate_cases(*cases, delta=config.delta, seed=config.seed).to_json()
+    if len(cases) == 1:
+        return found | {"comparison": None}
+    refined, coarse = cases
+    comparison = compare_methods(
+        {"coarse": coarse, "refined": refined},
+        delta=config.delta,
+        margin=config.margin,
+        seed=config.seed,
+    )
+    return found | {"comparison": comparison.to_json()}
 
 
-def _truth(record: Record) -> Mask:
-    if record.mask is None:
-        raise InputError(f"{record.image.name} has no mask in the manifest")
-    return read_coarse(record.mask).values > 0.5
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]} px"
+def _mask_path(record: Record) -> str:
+    return str(record.mask.absolute()) if record.mask else ""

@@ -13,11 +13,13 @@ import numpy as np
 
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.readers import read_coarse, read_image
+from ultrarefiner.experiments.scoring import strata_of
 from ultrarefiner.metrics import Case, MaskMetrics, compare_paired, evaluate_mask, summarise
+from ultrarefiner.metrics.cases import metrics_from_json
+from ultrarefiner.metrics.strata import group_levels, size_thirds
 from ultrarefiner.shapes import GreyImage, Mask
 
-METRICS = ("dsc", "iou", "hd95", "nsd")
-_SIZES = ("small", "medium", "large")
+METRICS = ("dsc", "iou", "precision", "recall", "boundary_iou", "hd95", "assd", "nsd")
 
 
 class Draw(Protocol):
@@ -116,9 +118,9 @@ class ScoredImage:
     def from_json(cls, row: Mapping[str, Any]) -> ScoredImage:
         """Return what :func:`dataclasses.asdict` was taken of."""
         return cls(
-            coarse=MaskMetrics(**row["coarse"]),
+            coarse=metrics_from_json(row["coarse"]),
             variants={
-                name: ScoredVariant(**values | {"metrics": MaskMetrics(**values["metrics"])})
+                name: ScoredVariant(**values | {"metrics": metrics_from_json(values["metrics"])})
                 for name, values in row["variants"].items()
             },
         )
@@ -136,7 +138,6 @@ class Scores:
         self.reasons: dict[str, Counter[str]] = {name: Counter() for name in self.cases}
         self.seconds: dict[str, list[float]] = {name: [] for name in self.cases}
         self.coarse: list[Case] = []
-        self.labels: list[str] = []
         self.lesion_shares: list[float] = []
         self._fingerprint = hashlib.sha256()
 
@@ -144,7 +145,6 @@ class Scores:
         """Take in the next image, scored for every variant."""
         self._fingerprint.update(case.fingerprint)
         self.coarse.append(_case(case.record, scored.coarse))
-        self.labels.append(case.record.label)
         self.lesion_shares.append(float(case.truth.mean()))
         for name, variant in scored.variants.items():
             self.cases[name].append(_case(case.record, variant.metrics))
@@ -189,21 +189,20 @@ class Scores:
         A stratum of fewer than two patients has no interval and is left out.
         """
         first = next(iter(self.cases.values()))
-        thirds = np.quantile(self.lesion_shares, [1 / 3, 2 / 3])
-        sizes = [_SIZES[np.searchsorted(thirds, share)] for share in self.lesion_shares]
+        patients = [case.patient for case in self.coarse]
+        sizes, _ = size_thirds(np.array(self.lesion_shares))
+        labels = [case.strata.get("label", "") for case in self.coarse]
         strata: dict[str, Any] = {}
-        for kind, names in (("size", sizes), ("label", self.labels)):
+        for kind, levels in (("size", sizes), ("label", labels)):
             strata[kind] = {}
-            for name in sorted(set(names)):
-                chosen = [i for i, other in enumerate(names) if other == name]
+            for level, chosen in group_levels(levels, patients)[0].items():
                 coarse, refined = ([cases[i] for i in chosen] for cases in (self.coarse, first))
-                if len({case.patient for case in coarse}) > 1:
-                    strata[kind][name] = {
-                        "num_images": len(chosen),
-                        "coarse": _summary(coarse),
-                        "refined": _summary(refined),
-                        "paired": asdict(compare_paired(refined, coarse, METRICS)),
-                    }
+                strata[kind][level] = {
+                    "num_images": len(chosen),
+                    "coarse": _summary(coarse),
+                    "refined": _summary(refined),
+                    "paired": asdict(compare_paired(refined, coarse, METRICS)),
+                }
         return strata
 
     def _variant(self, name: str) -> dict[str, Any]:
@@ -213,7 +212,12 @@ class Scores:
 
 
 def _case(record: Record, metrics: MaskMetrics) -> Case:
-    return Case(image=record.image.stem, metrics=metrics, patient=record.patient)
+    return Case(
+        image=record.image.stem,
+        metrics=metrics,
+        patient=record.patient,
+        strata=strata_of(record),
+    )
 
 
 def _summary(cases: list[Case]) -> dict[str, Any]:

@@ -1,14 +1,11 @@
 """Metrics of masks, one image at a time and summed up over patients."""
 
-from ultrarefiner.metrics.intervals import (
-    Estimate,
-    Share,
-    clustered_bootstrap,
-    wilson_interval,
-)
+from ultrarefiner.metrics.cases import Case
+from ultrarefiner.metrics.comparison import Comparison, Stratum, compare_methods
 from ultrarefiner.metrics.masks import METRICS, MaskMetrics, evaluate_mask
+from ultrarefiner.metrics.pairs import MetricTest, Pair, StudyPlan
+from ultrarefiner.metrics.probabilities import ProbMetrics, evaluate_probs
 from ultrarefiner.metrics.summary import (
-    Case,
     Counts,
     Evaluation,
     PairedSummary,
@@ -21,17 +18,21 @@ from ultrarefiner.metrics.summary import (
 __all__ = [
     "METRICS",
     "Case",
+    "Comparison",
     "Counts",
-    "Estimate",
     "Evaluation",
     "MaskMetrics",
+    "MetricTest",
+    "Pair",
     "PairedSummary",
-    "Share",
+    "ProbMetrics",
+    "Stratum",
+    "StudyPlan",
     "Summary",
-    "clustered_bootstrap",
+    "compare_methods",
     "compare_paired",
     "evaluate_cases",
     "evaluate_mask",
+    "evaluate_probs",
     "summarise",
-    "wilson_interval",
 ]

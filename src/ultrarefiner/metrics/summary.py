@@ -1,52 +1,34 @@
 """What many evaluated masks say together: means, paired differences, counts of misses.
 
-All intervals respect patients; see :mod:`ultrarefiner.metrics.intervals`.
+All intervals respect patients; see :mod:`ultrarefiner.statistics`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 
 from ultrarefiner.errors import ConfigError, InputError
-from ultrarefiner.metrics.intervals import (
-    Estimate,
-    Share,
-    central_interval,
-    clustered_bootstrap,
-    estimate_columns,
-    share_of,
+from ultrarefiner.metrics.cases import (
+    Case,
+    as_json,
+    check_names,
+    in_order,
+    matched,
+    table_of,
+    with_tolerances,
 )
-from ultrarefiner.metrics.masks import METRICS, DistanceUnit, MaskMetrics
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """One evaluated image.
-
-    Args:
-        image: path or name of the image, unique among the cases.
-        metrics: what :func:`~ultrarefiner.metrics.evaluate_mask` gave.
-        patient: whose image it is; when unknown, the image's stem stands for the patient.
-    """
-
-    image: str
-    metrics: MaskMetrics
-    patient: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.patient:
-            object.__setattr__(self, "patient", Path(self.image).stem)
+from ultrarefiner.metrics.masks import METRICS, DistanceUnit
+from ultrarefiner.statistics import Estimate, Share, estimate_columns, share_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Images whose metrics the empty-mask policy gave, by outcome."""
+    """Images of which a mask is empty, by outcome."""
 
     missed: int
     false_positive: int
@@ -58,11 +40,14 @@ class Summary:
     """Metrics of one method over all its cases.
 
     ``metrics`` also has ``hd95_detected``, HD95 over the cases with outcome ``"ok"`` alone, when
-    HD95 was asked for and there is such a case.
+    HD95 was asked for and there is such a case. ``undefined`` says of how many images a metric has
+    no value under the policy, so that its mean is over the others; metrics without any are not in
+    it.
     """
 
     metrics: Mapping[str, Estimate]
     counts: Counts
+    undefined: Mapping[str, int]
     num_images: int
     num_patients: int
     distance_unit: DistanceUnit
@@ -73,8 +58,8 @@ class PairedSummary:
     """Cases against baseline cases of the same images.
 
     ``differences`` are case minus baseline, so that a good distance difference is negative. An
-    image is improved or harmed when its Dice moves by more than ``delta``. ``harmed_clustered``
-    is the interval of the harmed share by the bootstrap over patients.
+    image is improved or harmed when its Dice moves by more than ``delta``; shares are of the images
+    that have a Dice in both.
     """
 
     differences: Mapping[str, Estimate]
@@ -82,43 +67,51 @@ class PairedSummary:
     improved: Share
     unchanged: Share
     harmed: Share
-    harmed_clustered: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Everything that ``eval.json`` says."""
+    """What ``eval.json`` says of its cases."""
 
     cases: tuple[Case, ...]
     summary: Summary
+    baseline_cases: tuple[Case, ...] = ()
     baseline: Summary | None = None
     paired: PairedSummary | None = None
 
-    def to_json(self) -> dict[str, object]:
-        """Return the ``eval.json`` object, ready for ``json.dump``."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the ``eval.json`` object, ready for ``json.dump``: NaN is None."""
         summary = asdict(self.summary)
         baseline = asdict(self.baseline) if self.baseline else {}
-        return {
-            "summary": summary.pop("metrics"),
-            **summary,
-            "baseline": baseline.get("metrics"),
-            "baseline_counts": baseline.get("counts"),
-            "paired": asdict(self.paired) if self.paired else None,
-            "cases": [
-                {"image": case.image, "patient": case.patient, **asdict(case.metrics)}
-                for case in self.cases
-            ],
-        }
+        content: dict[str, Any] = as_json(
+            {
+                "summary": summary.pop("metrics"),
+                **summary,
+                "baseline": baseline.get("metrics"),
+                "baseline_counts": baseline.get("counts"),
+                "baseline_undefined": baseline.get("undefined"),
+                "paired": asdict(self.paired) if self.paired else None,
+            }
+        )
+        content["cases"] = [case.to_json() for case in self.cases]
+        if self.baseline:
+            content["baseline_cases"] = [case.to_json() for case in self.baseline_cases]
+        return content
 
 
 def evaluate_cases(
-    cases: Sequence[Case], baseline_cases: Sequence[Case] | None = None, *, seed: int = 0
+    cases: Sequence[Case],
+    baseline_cases: Sequence[Case] | None = None,
+    *,
+    delta: float = 0.02,
+    seed: int = 0,
 ) -> Evaluation:
     """Summarise cases, and compare them with a baseline's where there is one.
 
     Args:
         cases: one method's cases.
         baseline_cases: another method's cases of the same images.
+        delta: Dice change, in [0, 1), up to which an image counts as unchanged.
         seed: seed of the bootstraps.
 
     Returns:
@@ -126,15 +119,18 @@ def evaluate_cases(
 
     Raises:
         InputError: see :func:`summarise` and :func:`compare_paired`.
+        ConfigError: ``delta`` is out of range.
     """
+    check_delta(delta)
     summary = summarise(cases, seed=seed)
     if baseline_cases is None:
         return Evaluation(cases=tuple(cases), summary=summary)
     return Evaluation(
         cases=tuple(cases),
         summary=summary,
+        baseline_cases=tuple(baseline_cases),
         baseline=summarise(baseline_cases, seed=seed),
-        paired=compare_paired(cases, baseline_cases, seed=seed),
+        paired=compare_paired(cases, baseline_cases, delta=delta, seed=seed),
     )
 
 
@@ -142,27 +138,31 @@ def summarise(cases: Sequence[Case], metrics: Sequence[str] = METRICS, *, seed: 
     """Return mean, 95 % interval and median of each metric, and the counts of empty masks.
 
     Args:
-        cases: at least one case; all in one distance unit and with one NSD tolerance.
+        cases: at least one case, in any order; all measured alike.
         metrics: names out of :data:`METRICS`.
         seed: seed of the bootstrap.
 
     Returns:
-        The summary. Empty masks count with the values that the policy gives them; beside HD95,
-        ``hd95_detected`` leaves them out.
+        The summary. Empty masks count with the values that the policy gives them, or not at all
+        where it gives none; beside HD95, ``hd95_detected`` leaves them out, and
+        beside NSD stands ``nsd@2`` and so on for each further tolerance.
 
     Raises:
-        InputError: there is no case, an image comes twice, or units or tolerances are mixed.
+        InputError: there is no case, an image comes twice, or cases were measured differently.
         ConfigError: a metric name is unknown.
     """
-    _check_cases(cases)
-    _check_names(metrics)
-    patients = np.array([case.patient for case in cases])
-    estimates = estimate_columns(_table(cases, metrics), patients, metrics, seed)
-    detected = np.array([case.metrics.outcome == "ok" for case in cases])
-    if "hd95" in metrics and detected.any():
-        hd95 = _table(cases, ["hd95"])[detected]
-        estimates |= estimate_columns(hd95, patients[detected], ["hd95_detected"], seed)
+    check_names(metrics)
+    cases = in_order(cases)
+    patients = patients_of(cases)
+    names = with_tolerances(cases, metrics)
+    values = table_of(cases, names)
+    estimates = estimate_columns(values, patients, names, seed=seed)
     outcomes = [case.metrics.outcome for case in cases]
+    detected = np.array([outcome == "ok" for outcome in outcomes])
+    if "hd95" in metrics and detected.any():
+        hd95 = table_of(cases, ["hd95"])[detected]
+        estimates |= estimate_columns(hd95, patients[detected], ["hd95_detected"], seed=seed)
+    num_undefined = np.count_nonzero(np.isnan(values), axis=0)
     return Summary(
         metrics=estimates,
         counts=Counts(
@@ -170,6 +170,7 @@ def summarise(cases: Sequence[Case], metrics: Sequence[str] = METRICS, *, seed: 
             false_positive=outcomes.count("false_positive"),
             both_empty=outcomes.count("both_empty"),
         ),
+        undefined={n: int(num) for n, num in zip(names, num_undefined, strict=True) if num},
         num_images=len(cases),
         num_patients=len(np.unique(patients)),
         distance_unit=cases[0].metrics.distance_unit,
@@ -191,98 +192,80 @@ def compare_paired(
         baseline_cases: the baseline's cases of the same images, in any order.
         metrics: names out of :data:`METRICS` to take differences of.
         delta: Dice change, in [0, 1), up to which an image counts as unchanged.
-        seed: seed of the bootstrap.
+        seed: seed of the bootstraps.
 
     Returns:
         Mean differences (case minus baseline) and the shares improved, unchanged and harmed.
 
     Raises:
-        InputError: the two do not cover the same images with the same patients, unit and
-            tolerance, or one of them is not fit for :func:`summarise`.
+        InputError: the two do not cover the same images with the same patients and settings, one
+            of them is not fit for :func:`summarise`, or no image has a Dice in both.
         ConfigError: a metric name is unknown or ``delta`` is out of range.
     """
-    baseline = _matched(cases, baseline_cases)
-    _check_names(metrics)
-    if not 0 <= delta < 1:
-        raise ConfigError("delta is out of range", expected="a Dice in [0, 1)", found=f"{delta}")
-    patients = np.array([case.patient for case in cases])
-    differences = _table(cases, metrics) - _table(baseline, metrics)
-    dsc_change = _table(cases, ["dsc"]) - _table(baseline, ["dsc"])
-    harmed = dsc_change < -delta
-    rng = np.random.default_rng(seed)
-    low, high = central_interval(clustered_bootstrap(harmed.astype(np.float64), patients, rng))
+    check_names(metrics)
+    check_delta(delta)
+    own, baseline = matched({"the method": cases, "the baseline": baseline_cases}).values()
+    patients = patients_of(own)
+    names = with_tolerances(own, metrics)
+    differences = table_of(own, names) - table_of(baseline, names)
     return PairedSummary(
-        differences=estimate_columns(differences, patients, metrics, seed),
+        differences=estimate_columns(differences, patients, names, seed=seed),
         delta=delta,
-        improved=share_of(dsc_change > delta),
-        unchanged=share_of(np.abs(dsc_change) <= delta),
-        harmed=share_of(harmed),
-        harmed_clustered=(float(low[0]), float(high[0])),
+        **share_changes(dice_changes(own, baseline), patients, delta=delta, seed=seed),
     )
 
 
-def _table(cases: Sequence[Case], names: Sequence[str]) -> Float64[np.ndarray, "N M"]:
-    """Return the named metrics, one row per case."""
-    return np.array([[getattr(case.metrics, name) for name in names] for case in cases], float)
+def dice_changes(cases: Sequence[Case], baseline: Sequence[Case]) -> Float64[np.ndarray, " N"]:
+    """Return Dice of the cases minus that of the baseline; both in the same order."""
+    change: Float64[np.ndarray, "N 1"] = table_of(cases, ["dsc"]) - table_of(baseline, ["dsc"])
+    return change[:, 0]
 
 
-def _matched(cases: Sequence[Case], baseline_cases: Sequence[Case]) -> list[Case]:
-    """Return the baseline's cases in the order of the cases, or say why they do not pair."""
-    _check_cases(cases)
-    _check_cases(baseline_cases)
-    by_image = {case.image: case for case in baseline_cases}
-    unpaired = by_image.keys() ^ {case.image for case in cases}
-    if unpaired:
+def share_changes(
+    changes: Float64[np.ndarray, " N"],
+    patients: Shaped[np.ndarray, " N"],
+    *,
+    delta: float,
+    seed: int = 0,
+) -> dict[str, Share]:
+    """Return the shares of images improved, unchanged and harmed.
+
+    Args:
+        changes: change in Dice, one per image; NaN, where one of both has none, does not count.
+        patients: the patient of each image.
+        delta: change up to which an image counts as unchanged.
+        seed: seed of the bootstraps.
+
+    Raises:
+        InputError: no image has a Dice in both.
+    """
+    there = ~np.isnan(changes)
+    if not there.any():
         raise InputError(
-            "cases and baseline cover different images",
-            expected="every image in both",
-            found=f"{len(unpaired)} in one alone, such as {min(unpaired)}",
-            fix="Evaluate both methods on the same manifest.",
+            "no image has a DSC in both",
+            expected="at least one lesion, true or predicted",
+            found=f"{len(changes)} images without any",
+            fix="Choose the policy 'declared', which counts an image that is rightly empty as 1.",
         )
-    baseline = [by_image[case.image] for case in cases]
-    for case, other in zip(cases, baseline, strict=True):
-        if _setting(case) != _setting(other) or case.patient != other.patient:
-            raise InputError(
-                f"case and baseline of {case.image} were measured differently",
-                expected=f"patient {case.patient}, {_setting(case)}",
-                found=f"patient {other.patient}, {_setting(other)}",
-                fix="Evaluate both methods with the same manifest and tolerance.",
-            )
-    return baseline
+    changes, patients = changes[there], patients[there]
+    kinds = {
+        "improved": changes > delta,
+        "unchanged": np.abs(changes) <= delta,
+        "harmed": changes < -delta,
+    }
+    return {name: share_of(holds, patients, seed=seed) for name, holds in kinds.items()}
 
 
-def _check_cases(cases: Sequence[Case]) -> None:
-    """Refuse cases that have no common summary."""
-    if not cases:
-        raise InputError(
-            "there is no case to summarise",
-            expected="at least one evaluated image",
-            fix="Check that the predictions' names match the manifest's images.",
-        )
-    image, times = Counter(case.image for case in cases).most_common(1)[0]
-    if times > 1:
-        raise InputError(
-            f"image {image} comes {times} times",
-            expected="one case per image",
-            fix="Keep one row of it, or give the images unique paths.",
-        )
-    settings = sorted({_setting(case) for case in cases})
-    if len(settings) > 1:
-        raise InputError(
-            "cases differ in distance unit or tolerance",
-            expected="one of each",
-            found=" and ".join(settings),
-            fix="Give the pixel spacing of all images, or of none.",
-        )
+def patients_of(cases: Sequence[Case]) -> Shaped[np.ndarray, " N"]:
+    """Return the patient of each case."""
+    return np.array([case.patient for case in cases])
 
 
-def _setting(case: Case) -> str:
-    """Return what has to agree before distances and NSD can be averaged."""
-    return f"tolerance {case.metrics.tolerance:g} {case.metrics.distance_unit}"
+def check_delta(delta: float) -> None:
+    """Refuse a threshold that is no Dice.
 
-
-def _check_names(names: Sequence[str]) -> None:
-    """Refuse metric names that no mask has."""
-    unknown = sorted(set(names) - set(METRICS))
-    if unknown:
-        raise ConfigError(f"unknown metric {unknown[0]!r}", expected="one of " + ", ".join(METRICS))
+    Raises:
+        ConfigError: it is not in [0, 1).
+    """
+    if not 0 <= delta < 1:
+        raise ConfigError("delta is out of range", expected="a Dice in [0, 1)", found=f"{delta}")

@@ -12,6 +12,7 @@ from ultrarefiner.data.pairing import Pairing, pair_by_stem
 from ultrarefiner.data.readers import CoarseMask, read_coarse
 from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.refine.job import (
+    RESULT_FOLDERS,
     FolderJob,
     FolderOptions,
     FolderResult,
@@ -40,7 +41,8 @@ def refine_folder(
     Args:
         images: folder of images.
         coarse: folder of coarse masks, matched by file stem.
-        out: folder for ``masks/STEM.png`` (0/255, native size), ``results.csv``, ``run.json``.
+        out: folder for ``masks/STEM.png`` (0/255, native size), ``gates/STEM.png`` (how far each
+            pixel moved, in steps of 1/255), ``results.csv``, ``run.json``.
         refiner: does the work.
         label: value of the lesion in coarse masks that are label maps.
         options: what to write.
@@ -56,7 +58,7 @@ def refine_folder(
     """
     source = CoarseFiles(label)
     pairing = pair_by_stem(images, coarse)
-    refuse_overwriting(out, (images, coarse), ("masks", "probabilities"))
+    refuse_overwriting(out, (images, coarse), RESULT_FOLDERS)
     job = FolderJob(out, refiner, source=source, options=options or FolderOptions())
     about = {"command": command, "images": str(images), "coarse": str(coarse), "label": label}
     return job.run(pairing.pairs, unusable=_unpaired(pairing), about=about, track=track)

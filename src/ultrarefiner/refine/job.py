@@ -26,6 +26,9 @@ from ultrarefiner.shapes import GreyImage
 
 FLOAT, EIGHT_BIT = ".npy", ".png"
 
+RESULT_FOLDERS = ("masks", "probabilities", "gates")
+"""Folders that every run writes to."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FolderOptions:
@@ -213,19 +216,26 @@ class FolderJob:
         write_mask(self.out / "masks" / f"{item.stem}.png", result.mask)
         for ending in self.options.probability_endings:
             write_probability(self.out / "probabilities" / f"{item.stem}{ending}", result.probs)
-        boxes = np.concatenate([lesion.boxes_xyxy for lesion in result.lesions])
+        write_probability(self.out / "gates" / f"{item.stem}.png", result.gate)
+        boxes, points, labels = (
+            np.concatenate([getattr(lesion, name) for lesion in result.lesions])
+            for name in ("boxes_xyxy", "points_xy", "point_labels")
+        )
         self.cases.append(
             {
                 "stem": item.stem,
                 "image": str(item.image.absolute()),
                 "coarse": str(item.coarse.absolute()),
                 "boxes_xyxy": boxes.round(2).tolist(),
+                "points_xy": points.round(2).tolist(),
+                "point_labels": labels.tolist(),
             }
         )
 
     def _remove_results(self, stem: str) -> None:
         """Remove what an earlier run left for an image that this run cannot use."""
-        remove_file(self.out / "masks" / f"{stem}.png")
+        for folder in ("masks", "gates"):
+            remove_file(self.out / folder / f"{stem}.png")
         for ending in (FLOAT, EIGHT_BIT):
             remove_file(self.out / "probabilities" / f"{stem}{ending}")
         self.source.remove(stem)

@@ -17,6 +17,7 @@ from ultrarefiner.errors import InputError
 from ultrarefiner.refine.job import (
     EIGHT_BIT,
     FLOAT,
+    RESULT_FOLDERS,
     FolderJob,
     FolderOptions,
     FolderResult,
@@ -45,7 +46,8 @@ def predict_images(
     Args:
         images: files; of those that share a stem, none can be named and all are passed over.
         out: folder for ``masks/STEM.png`` (final, 0/255, native size), ``coarse/STEM.png``,
-            ``results.csv``, ``run.json``, and probabilities on request (``probabilities/`` final,
+            ``gates/STEM.png`` (how far each pixel moved, in steps of 1/255), ``results.csv``,
+            ``run.json``, and probabilities on request (``probabilities/`` final,
             ``coarse_probabilities/``).
         predictor: makes the coarse probability.
         refiner: improves it.
@@ -61,7 +63,7 @@ def predict_images(
     """
     options = options or FolderOptions()
     folders = sorted({path.parent for path in images})
-    refuse_overwriting(out, folders, ("masks", "probabilities", "coarse", "coarse_probabilities"))
+    refuse_overwriting(out, folders, (*RESULT_FOLDERS, "coarse", "coarse_probabilities"))
     _refuse_given_masks(out)
     source = PredictedCoarse(predictor, out, options)
     items, unusable = _items(images, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ultrarefiner.ops.frames import Frames
 from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.precision import autocast, choose_device
 from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
+from ultrarefiner.refine.prompts import ABSENT
 from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.refine.scene import Scene
 from ultrarefiner.refine.softening import CoarseLesions, split_lesions
@@ -28,12 +30,16 @@ class LesionOutcome:
 
     Attributes:
         reason: ``accepted``, or why the refinement was refused.
-        boxes_xyxy: ``M 4`` prompted boxes [native px].
+        boxes_xyxy: ``M 4`` prompted boxes [native px]; M may be 0.
+        points_xy: ``N 2`` prompted points [native px]; N may be 0.
+        point_labels: ``N``, 1 on the lesion, 0 beside it.
         predicted_iou: the foundation model's own opinion of its mask.
     """
 
     reason: str
     boxes_xyxy: np.ndarray
+    points_xy: np.ndarray
+    point_labels: np.ndarray
     predicted_iou: float
 
     @property
@@ -50,13 +56,24 @@ class RefinedImage:
         mask: final mask.
         probs: final probability; where a lesion was refused, its coarse values.
         coarse_mask: the coarse map above 0.5.
+        gate: ``h w`` in [0, 1], how far each pixel moved from the coarse to the refined map, on the
+            grid on which it did, which holds the whole image; :attr:`native_gate` is finer. Of
+            several lesions, that of the one with the greatest final probability; a refused lesion
+            has gate 0.
         lesions: what happened to each lesion.
     """
 
     mask: Mask
     probs: ProbMap
     coarse_mask: Mask
+    gate: ProbMap
     lesions: tuple[LesionOutcome, ...]
+
+    @property
+    def native_gate(self) -> ProbMap:
+        """The gate on the native grid, ``H W``."""
+        rows, cols = self.mask.shape
+        return cv2.resize(self.gate, (cols, rows), interpolation=cv2.INTER_LINEAR)
 
     @property
     def accepted(self) -> bool:
@@ -203,11 +220,21 @@ def _check(image: GreyImage, coarse: ProbMap) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _GivenPrompts:
+    """What the model was asked about one lesion [native px]."""
+
+    boxes_xyxy: np.ndarray
+    points_xy: np.ndarray
+    point_labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Answer:
     """The part of a refinement that belongs to one image."""
 
     probs: Tensor
-    boxes: Tensor
+    gate: Tensor
+    prompts: list[_GivenPrompts]
     predicted_iou: list[float]
     reasons: tuple[str, ...]
 
@@ -215,19 +242,42 @@ class _Answer:
 def _split_by_image(refinement: Refinement, counts: list[int]) -> list[_Answer]:
     """Cut a batch of lesions into those of each image."""
     answers, start = [], 0
-    boxes = refinement.scene.lesion_frames().boxes_to_native(refinement.prompts.boxes)
+    prompts = _given_prompts(refinement)
+    gate = refinement.applied_gate
     for count in counts:
         part = slice(start, start + count)
         answers.append(
             _Answer(
                 probs=refinement.probs[part, 0].float().cpu(),
-                boxes=boxes[part].float().cpu(),
+                gate=gate[part, 0].cpu(),
+                prompts=prompts[part],
                 predicted_iou=refinement.selected.predicted_iou[part].tolist(),
                 reasons=refinement.final.reasons[part],
             )
         )
         start += count
     return answers
+
+
+def _given_prompts(refinement: Refinement) -> list[_GivenPrompts]:
+    """Return the prompts of each lesion; what was not given is left out."""
+    prompts, frames = refinement.prompts, refinement.scene.lesion_frames()
+    boxes = frames.boxes_to_native(prompts.boxes).float().cpu().numpy()
+    num = len(boxes)
+    has_box = np.ones(num, dtype=bool) if prompts.has_box is None else prompts.has_box.cpu().numpy()
+    points = np.zeros((num, 0, 2), dtype=np.float32)
+    labels = np.zeros((num, 0), dtype=np.int64)
+    if prompts.point_coords is not None and prompts.point_labels is not None:
+        points = frames.to_native(prompts.point_coords).float().cpu().numpy()
+        labels = prompts.point_labels.long().cpu().numpy()
+    return [
+        _GivenPrompts(
+            boxes_xyxy=boxes[k] if has_box[k] else boxes[k, :0],
+            points_xy=points[k, labels[k] != ABSENT],
+            point_labels=labels[k, labels[k] != ABSENT],
+        )
+        for k in range(num)
+    ]
 
 
 def _to_native(
@@ -240,11 +290,13 @@ def _to_native(
     outcomes = tuple(
         LesionOutcome(
             reason=reason,
-            boxes_xyxy=boxes.numpy(),
+            boxes_xyxy=prompts.boxes_xyxy,
+            points_xy=prompts.points_xy,
+            point_labels=prompts.point_labels,
             predicted_iou=predicted_iou,
         )
-        for reason, boxes, predicted_iou in zip(
-            answer.reasons, answer.boxes, answer.predicted_iou, strict=True
+        for reason, prompts, predicted_iou in zip(
+            answer.reasons, answer.prompts, answer.predicted_iou, strict=True
         )
     )
     accepted = np.array([outcome.accepted for outcome in outcomes])
@@ -259,5 +311,14 @@ def _to_native(
         mask=probs > 0.5,
         probs=probs.astype(np.float32),
         coarse_mask=values > 0.5,
+        gate=_gate_of_image(answer, frame),
         lesions=outcomes,
     )
+
+
+def _gate_of_image(answer: _Answer, frame: Letterbox) -> ProbMap:
+    """Return at each pixel of the content the gate of the lesion that decides it."""
+    rows, cols = frame.content_hw
+    decisive = answer.probs.argmax(dim=0, keepdim=True)
+    gate: ProbMap = answer.gate.gather(0, decisive)[0, :rows, :cols].numpy()
+    return gate

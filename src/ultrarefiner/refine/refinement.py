@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ultrarefiner.refine.candidates import Proposals
 from ultrarefiner.refine.localization import Lesions
 from ultrarefiner.refine.prompts import LesionPrompts
 from ultrarefiner.refine.roi import View
 from ultrarefiner.refine.scene import Scene
 from ultrarefiner.refine.selection import Selected
-from ultrarefiner.refine.stabilization import Stabilized
+from ultrarefiner.refine.stabilization import ACCEPTED, Stabilized, no_coarse_mask
 from ultrarefiner.shapes import ProbMaps
 
 
@@ -49,3 +51,14 @@ class Refinement:
     def probs(self) -> ProbMaps:
         """Final probability, ``B 1 h w``."""
         return self.final.probs
+
+    @property
+    def applied_gate(self) -> ProbMaps:
+        """How far each pixel did move, ``B 1 h w`` in [0, 1]: the gate where it had a say.
+
+        1 where it was bypassed, since there was no coarse mask; 0 where the lesion was refused.
+        """
+        accepted = [reason == ACCEPTED for reason in self.final.reasons]
+        bypassed = no_coarse_mask(self.coarse, self.lesions.no_lesion)
+        gate = torch.where(bypassed[:, None, None, None], 1.0, self.gate.float())
+        return gate * gate.new_tensor(accepted)[:, None, None, None]

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ultrarefiner.errors import InputError
-from ultrarefiner.shapes import GreyImage, Mask
+from ultrarefiner.shapes import GreyImage, Mask, ProbMap
 
 Change = Literal["improved", "unchanged", "harmed"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaseImages:
-    """Pixels of one case, all on its native grid; loaded only for cases in the gallery.
+    """Pixels and prompts of one case, in its native frame; loaded only when they are drawn.
 
     Args:
         image: ``H W`` in [0, 1].
@@ -23,9 +23,13 @@ class CaseImages:
         refined: final mask; equal to ``coarse`` where the refinement was rejected.
         truth: reference mask, if there is one.
         boxes_xyxy: prompted boxes [native px].
+        points_xy: prompted points [native px].
+        point_labels: of each point, 1 on the lesion, 0 beside it.
+        gate: ``h w`` in [0, 1] how far each pixel moved, on any grid that holds the whole image;
+            None if the run did not keep it.
 
     Raises:
-        InputError: a mask has another size than the image.
+        InputError: a mask has another size than the image, or points and labels differ in number.
     """
 
     image: GreyImage
@@ -33,6 +37,9 @@ class CaseImages:
     refined: Mask
     truth: Mask | None
     boxes_xyxy: tuple[tuple[float, float, float, float], ...]
+    points_xy: tuple[tuple[float, float], ...] = ()
+    point_labels: tuple[int, ...] = ()
+    gate: ProbMap | None = None
 
     def __post_init__(self) -> None:
         for name in ("coarse", "refined", "truth"):
@@ -44,6 +51,12 @@ class CaseImages:
                     found=_size(mask.shape),
                     fix="Report the masks that the refinement of this very image wrote.",
                 )
+        if len(self.points_xy) != len(self.point_labels):
+            raise InputError(
+                "points and their labels differ in number",
+                expected=str(len(self.points_xy)),
+                found=str(len(self.point_labels)),
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

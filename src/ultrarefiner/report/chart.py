@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -16,6 +16,7 @@ _SHAPES = {  # in drawing order: the rare and grave kinds on top
     "unchanged": "M-3.5 0L0-3.5L3.5 0L0 3.5Z",  # diamond
     "improved": _DISC,
     "accepted": _DISC,
+    "best": _DISC,
     "rejected": "M-3.6-3.6L3.6 3.6M-3.6 3.6L3.6-3.6",  # cross
     "harmed": "M-5.2-4H5.2L0 5Z",  # triangle pointing down
 }
@@ -23,6 +24,10 @@ _SHAPES = {  # in drawing order: the rare and grave kinds on top
 
 def _plain(value: float) -> str:
     return f"{value:g}".replace("-", "−")
+
+
+def _thousands(value: float) -> str:
+    return f"{_plain(value / 1000)}k" if value else "0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +63,14 @@ class Point:
     """One case in a scatter plot.
 
     Attributes:
-        index: index of the case on the page.
+        index: index of the case on the page; None if the mark is of no single case.
         kind: which mark it gets.
         x: value along the first axis.
         y: value along the second axis.
         label: what its tooltip says.
     """
 
-    index: int
+    index: int | None
     kind: str
     x: float
     y: float
@@ -76,19 +81,47 @@ def draw_marks(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> Markup:
     """Return one mark per point."""
     order = list(_SHAPES)
     mark = Markup(
-        '<path class="mark {}" data-case="{}" transform="translate({} {})" d="{}">'
-        "<title>{}</title></path>"
+        '<path class="mark {}"{} transform="translate({} {})" d="{}"><title>{}</title></path>'
     )
     return Markup("").join(
         mark.format(
             point.kind,
-            point.index,
+            "" if point.index is None else Markup(' data-case="{}"').format(point.index),
             x_axis.at(point.x),
             y_axis.at(point.y),
             _SHAPES[point.kind],
             point.label,
         )
         for point in sorted(points, key=lambda point: order.index(point.kind))
+    )
+
+
+def draw_line(
+    values: Sequence[tuple[float, float]], x_axis: Axis, y_axis: Axis, *, kind: str
+) -> Markup:
+    """Return a line through points in their order."""
+    return Markup('<path class="{}" d="M{}"/>').format(
+        kind, "L".join(f"{x_axis.at(x)} {y_axis.at(y)}" for x, y in values)
+    )
+
+
+def draw_level(kind: str, value: float, y_axis: Axis) -> Markup:
+    """Return a level line over the whole width."""
+    return Markup('<path class="{}" d="M{} {}H{}"/>').format(kind, LEFT, y_axis.at(value), RIGHT)
+
+
+def draw_level_label(text: str, value: float, y_axis: Axis, *, below: bool = False) -> Markup:
+    """Return the label of a level line, at its right end above or below it."""
+    return Markup('<text class="level-label end" x="{}" y="{}">{}</text>').format(
+        RIGHT, round(y_axis.at(value) + (15 if below else -5), 2), text
+    )
+
+
+def draw_belt(low: float, high: float, y_axis: Axis) -> Markup:
+    """Return a shade over the whole width between two values."""
+    bottom, top = y_axis.at(low), y_axis.at(high)
+    return Markup('<rect class="interval" x="{}" y="{}" width="{}" height="{:.2f}"/>').format(
+        LEFT, top, RIGHT - LEFT, bottom - top
     )
 
 
@@ -133,6 +166,23 @@ def count_axis(most: int) -> Axis:
     step = max(1, round(round_up(most / 4)))
     high = math.ceil(most / step) * step
     return Axis(low=0, high=high, ticks=range(0, high + 1, step), label="Images", upward=True)
+
+
+def value_axis(values: Iterable[float], *, label: str, upward: bool = False) -> Axis:
+    """Return an axis with round ticks that holds all the values, of which there is at least one."""
+    known = list(values)
+    low, high = min(known), max(known)
+    step = round_up((high - low or abs(high) or 1) / 6)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    last = max(last, first + 1)
+    return Axis(
+        low=first * step,
+        high=last * step,
+        ticks=[number * step for number in range(first, last + 1)],
+        label=label,
+        show=_thousands if step >= 1000 else lambda value: _plain(round(value, 9)),
+        upward=upward,
+    )
 
 
 def round_up(least: float) -> float:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -26,7 +27,7 @@ from ultrarefiner.report.chart import (
 )
 from ultrarefiner.report.wording import fixed, signed
 
-_CHANGES = ("improved", "unchanged", "harmed")
+CHANGES = ("improved", "unchanged", "harmed")
 _TENTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 _MAX_DOUBLINGS = 4  # an area beyond 16 times or a 16th is drawn at the border
 
@@ -38,14 +39,46 @@ class Figure:
     Attributes:
         title: heading.
         svg: the drawing.
-        key: kind of mark, its symbol and how many cases have it.
+        key: kind of mark, its symbol, and how many cases have it or what it reached.
         caption: how to read it.
     """
 
     title: str
     svg: Markup
-    key: tuple[tuple[str, Markup, int], ...]
+    key: tuple[tuple[str, Markup, int | str], ...]
     caption: str
+
+
+def choose_figures(
+    cases: Mapping[int, ReportCase], evaluation: Mapping[str, Any] | None
+) -> list[Figure]:
+    """Return the figures that these cases can fill.
+
+    Args:
+        cases: cases by their index on the page.
+        evaluation: content of ``eval.json``; None without truth.
+    """
+    if not cases:
+        return []
+    if evaluation and evaluation["paired"]:
+        paired = evaluation["paired"]
+        return [
+            paired_scatter(cases, paired["delta"]),
+            gain_histogram(cases, paired["delta"], paired["differences"]["dsc"]),
+        ]
+    dsc = [case.dsc for case in cases.values() if case.dsc is not None]
+    quality = share_histogram(
+        dsc, title="How good the masks are", label="DSC", caption="Images by their DSC."
+    )
+    ious = [case.number("iou_with_coarse") for case in cases.values() if case.accepted]
+    kept = share_histogram(
+        [iou for iou in ious if iou is not None],
+        title="How much was kept",
+        label="IoU with the coarse mask",
+        caption="Accepted images by their IoU with the coarse mask.",
+    )
+    moved = any(case.number("iou_with_coarse") is not None for case in cases.values())
+    return [*([agreement_scatter(cases)] if moved else []), quality if dsc else kept]
 
 
 def paired_scatter(cases: Mapping[int, ReportCase], delta: float) -> Figure:
@@ -73,9 +106,9 @@ def paired_scatter(cases: Mapping[int, ReportCase], delta: float) -> Figure:
     return Figure(
         title="Every image, before and after",
         svg=draw_chart("Scatter plot", x_axis, y_axis, body),
-        key=_key(_CHANGES, [point.kind for point in points]),
+        key=count_kinds(CHANGES, [point.kind for point in points]),
         caption=f"On the diagonal nothing changed; the band is a change of at most {delta:g}. "
-        "Select a mark to find its image in the table.",
+        "Select a mark to see its image.",
     )
 
 
@@ -108,7 +141,7 @@ def gain_histogram(
             y_axis,
             _interval_band(x_axis, estimate) + bars + _mean_line(x_axis, estimate),
         ),
-        key=_key(_CHANGES, [judge_change(gain, delta) for gain in gains]),
+        key=count_kinds(CHANGES, [judge_change(gain, delta) for gain in gains]),
         caption="Images by their change of DSC. The line is the mean change, the shade its "
         "95 % interval.",
     )
@@ -139,9 +172,9 @@ def agreement_scatter(cases: Mapping[int, ReportCase]) -> Figure:
     return Figure(
         title="How far refinement moved each mask",
         svg=draw_chart("Scatter plot", x_axis, y_axis, body),
-        key=_key(("accepted", "rejected"), [point.kind for point in points]),
+        key=count_kinds(("accepted", "rejected"), [point.kind for point in points]),
         caption="On the curve one mask contains the other; the further below, the less they "
-        "overlap. Select a mark to find its image in the table."
+        "overlap. Select a mark to see its image."
         + (f" Not drawn, since a mask's area is unknown or zero: {left_out}." if left_out else ""),
     )
 
@@ -246,5 +279,8 @@ def _containment(x_axis: Axis, y_axis: Axis) -> Markup:
     )
 
 
-def _key(kinds: Sequence[str], found: Sequence[str]) -> tuple[tuple[str, Markup, int], ...]:
+def count_kinds(
+    kinds: Sequence[str], found: Sequence[str]
+) -> tuple[tuple[str, Markup, int | str], ...]:
+    """Return the key of marks by kind, with how many there are of each."""
     return tuple((kind, draw_symbol(kind), found.count(kind)) for kind in kinds)

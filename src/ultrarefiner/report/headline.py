@@ -41,7 +41,11 @@ class Agreement:
 
 
 def count_decisions(cases: Sequence[ReportCase]) -> Decisions:
-    """Count accepted and rejected images, and the reasons of the rejected."""
+    """Count accepted and rejected images, and the reasons of the rejected.
+
+    Cases of which no run tells the decision, as where only an evaluation is known, do not count.
+    """
+    cases = [case for case in cases if "accepted" in case.row]
     rejected = [case for case in cases if not case.accepted]
     reasons = Counter(part for case in rejected for part in case.reason.split("; "))
     return Decisions(

@@ -1,4 +1,4 @@
-"""One case as a picture: a small JPEG below, outlines of the masks and prompts above as vectors."""
+"""One case as a picture: a small JPEG below, gate, prompts and outlines of the masks above."""
 
 from __future__ import annotations
 
@@ -10,18 +10,33 @@ import cv2
 import numpy as np
 
 from ultrarefiner.report.cases import CaseImages
+from ultrarefiner.report.gate_map import gate_data_uri
 from ultrarefiner.shapes import GreyImage, Mask
 
-_MAX_SIDE_PX = 512
-_JPEG_QUALITY = 80
 _TOLERANCE_PX = 0.6  # how far a simplified outline may be from the pixel edges
 _WINDOW_MARGIN = 0.25  # of the lesions' longer side, on each side
 _MIN_WINDOW = 0.25  # of the image's longer side
 
 
 @dataclass(frozen=True, kw_only=True)
+class Detail:
+    """How much of an image a JPEG keeps.
+
+    Attributes:
+        max_side_px: longest side; larger images are shrunk.
+        quality: of the JPEG, 1 to 100.
+    """
+
+    max_side_px: int
+    quality: int
+
+
+FINE = Detail(max_side_px=512, quality=80)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overlay:
-    """What the template needs to draw one case; all coordinates are native px.
+    """What the page needs to draw one case; all coordinates are native px.
 
     Attributes:
         jpeg: the image as a ``data:`` address.
@@ -32,6 +47,11 @@ class Overlay:
         coarse: the same of the coarse mask.
         refined: the same of the refined mask.
         boxes: outlines of the prompted boxes; empty if there are none.
+        points_on: dots at the points prompted on the lesion, as path data of no length.
+        points_beside: the same of those beside it.
+        gate: the gate map as a ``data:`` address; empty if the run did not keep it.
+        gate_low: least gate; None without a map.
+        gate_high: greatest gate.
     """
 
     jpeg: str
@@ -42,14 +62,20 @@ class Overlay:
     coarse: str
     refined: str
     boxes: str
+    points_on: str
+    points_beside: str
+    gate: str
+    gate_low: float | None
+    gate_high: float | None
 
 
-def draw_overlay(images: CaseImages) -> Overlay:
+def draw_overlay(images: CaseImages, detail: Detail = FINE) -> Overlay:
     """Return the picture of one case."""
+    gate = images.gate
     height_px, width_px = images.image.shape
     masks = [m for m in (images.coarse, images.refined, images.truth) if m is not None]
     return Overlay(
-        jpeg=jpeg_data_uri(images.image),
+        jpeg=jpeg_data_uri(images.image, detail),
         width_px=width_px,
         height_px=height_px,
         window=" ".join(f"{value:g}" for value in lesion_window(masks)),
@@ -60,17 +86,28 @@ def draw_overlay(images: CaseImages) -> Overlay:
             f"M{x0:.1f} {y0:.1f}H{x1:.1f}V{y1:.1f}H{x0:.1f}Z"
             for x0, y0, x1, y1 in images.boxes_xyxy
         ),
+        points_on=_dots(images, label=1),
+        points_beside=_dots(images, label=0),
+        gate="" if gate is None else gate_data_uri(gate),
+        gate_low=None if gate is None else float(gate.min()),
+        gate_high=None if gate is None else float(gate.max()),
     )
 
 
-def jpeg_data_uri(image: GreyImage) -> str:
-    """Return the image as an embedded grey JPEG, its long side at most 512 px."""
+def _dots(images: CaseImages, *, label: int) -> str:
+    """Return the points of a label as subpaths of no length, which round line ends make dots."""
+    labelled = zip(images.points_xy, images.point_labels, strict=True)
+    return "".join(f"M{x:.1f} {y:.1f}h0" for (x, y), own in labelled if own == label)
+
+
+def jpeg_data_uri(image: GreyImage, detail: Detail = FINE) -> str:
+    """Return the image as an embedded grey JPEG."""
     height_px, width_px = image.shape
-    scale = min(1.0, _MAX_SIDE_PX / max(height_px, width_px))
+    scale = min(1.0, detail.max_side_px / max(height_px, width_px))
     size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     grey = np.rint(np.clip(small, 0, 1) * 255).astype(np.uint8)
-    done, data = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    done, data = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, detail.quality])
     assert done, "OpenCV refused to encode an 8-bit grey image"
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 

@@ -1,63 +1,3 @@
-"use strict";
-const root = document.documentElement;
-
-// Layers: every checkbox of a layer, in the page and in the viewer, says the same.
-const boxesOf = (layer) => document.querySelectorAll(`input[data-layer="${layer}"]`);
-
-function show(layer, on) {
-  for (const box of boxesOf(layer)) box.checked = on;
-  root.classList.toggle(`hide-${layer}`, !on);
-  if (layer === "window") for (const svg of document.querySelectorAll("svg.overlay")) frame(svg);
-}
-
-function frame(svg) {
-  const whole = root.classList.contains("hide-window");
-  svg.setAttribute("viewBox", whole ? svg.dataset.whole : svg.dataset.window);
-}
-
-for (const box of document.querySelectorAll("input[data-layer]")) {
-  box.addEventListener("change", () => show(box.dataset.layer, box.checked));
-  show(box.dataset.layer, box.checked); // a reload may have restored an unchecked box
-}
-
-// Viewer: a dialog that shows a copy of a tile and steps through all of them.
-const viewer = document.getElementById("viewer");
-const tiles = [...document.querySelectorAll(".tile")];
-let current = 0;
-
-function view(index) {
-  current = (index + tiles.length) % tiles.length;
-  const tile = tiles[current];
-  const [stem, ...facts] = [...tile.querySelector("figcaption").children].map((part) => part.textContent.trim());
-  viewer.querySelector(".stage").replaceChildren(tile.querySelector("svg.overlay").cloneNode(true));
-  viewer.querySelector("#viewer-name").textContent = stem;
-  viewer.querySelector(".viewer-facts").textContent = [...facts, `${current + 1} of ${tiles.length}`].join("   ·   ");
-  if (!viewer.open) viewer.showModal();
-}
-
-tiles.forEach((tile, index) => tile.querySelector("button").addEventListener("click", () => view(index)));
-
-if (viewer) {
-  viewer.addEventListener("close", () => tiles[current].querySelector("button").focus());
-  viewer.addEventListener("click", (event) => {
-    const button = event.target.closest("button");
-    if (event.target === viewer || button?.matches("[data-close]")) viewer.close();
-    else if (button?.dataset.step) view(current + Number(button.dataset.step));
-  });
-}
-
-const layerOfKey = { t: "truth", c: "coarse", r: "refined", p: "prompts", z: "window" };
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const layer = layerOfKey[event.key.toLowerCase()];
-  const [box] = layer ? boxesOf(layer) : [];
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (box) show(layer, !box.checked);
-  else if (step && viewer?.open) view(current + step);
-  else return;
-  event.preventDefault();
-});
-
 // Table: a header sorts by its column, once more turns round; unknown values stay last.
 const words = new Intl.Collator("en", { numeric: true });
 
@@ -78,19 +18,51 @@ for (const header of document.querySelectorAll("table.cases thead th")) {
   });
 }
 
-// A mark in a figure and its row in the table point at each other.
-const markOf = (index) => document.querySelector(`svg.chart [data-case="${index}"]`);
+// Filters: a row stays if it has every word of the search and is what a ticked box asks for.
+const rows = [...document.querySelectorAll("table.cases tbody tr")];
+const filters = document.querySelector(".filters");
+
+function filterRows() {
+  const wanted = filters.querySelector("input[type=search]").value.toLowerCase().split(/\s+/);
+  const only = [...filters.querySelectorAll("[data-only]:checked")].map((box) => box.dataset.only);
+  for (const row of rows) {
+    const text = row.textContent.toLowerCase();
+    const kinds = [row.dataset.change, row.classList.contains("rejected") ? "rejected" : ""];
+    const fits = only.length === 0 || only.some((kind) => kinds.includes(kind));
+    row.hidden = !(fits && wanted.every((word) => text.includes(word)));
+  }
+  const shown = rows.filter((row) => !row.hidden).length;
+  filters.querySelector("output").textContent = `${shown} of ${rows.length} cases`;
+}
+
+if (filters) {
+  filters.hidden = false;
+  filters.addEventListener("input", filterRows);
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  filters.addEventListener("keydown", (event) => event.stopPropagation()); // letters are layers
+  filterRows(); // a reload may have restored what was typed
+}
+
+// A mark in a figure and its row in the table point at each other, and both open the image.
+const marksOf = (index) => document.querySelectorAll(`svg.chart [data-case="${index}"]`);
 const rowOf = (index) => document.querySelector(`table.cases [data-case="${index}"]`);
 
-for (const mark of document.querySelectorAll("svg.chart [data-case]")) {
-  mark.addEventListener("click", () => {
-    document.querySelector("tr.found")?.classList.remove("found");
-    const row = rowOf(mark.dataset.case);
-    row.classList.add("found");
-    row.scrollIntoView({ block: "center" });
-  });
+function openCase(index) {
+  document.querySelector("tr.found")?.classList.remove("found");
+  const row = rowOf(index);
+  row?.classList.add("found");
+  document.dispatchEvent(new CustomEvent("show-case", { detail: Number(index) }));
+  if (!document.getElementById("viewer")?.open) row?.scrollIntoView({ block: "center" });
 }
-for (const row of document.querySelectorAll("table.cases tbody tr")) {
-  row.addEventListener("pointerenter", () => markOf(row.dataset.case)?.classList.add("on"));
-  row.addEventListener("pointerleave", () => markOf(row.dataset.case)?.classList.remove("on"));
+
+for (const mark of document.querySelectorAll("svg.chart [data-case]")) {
+  mark.addEventListener("click", () => openCase(mark.dataset.case));
+}
+for (const row of rows) {
+  const light = (on) => {
+    for (const mark of marksOf(row.dataset.case)) mark.classList.toggle("on", on);
+  };
+  row.addEventListener("pointerenter", () => light(true));
+  row.addEventListener("pointerleave", () => light(false));
+  row.querySelector(".open-case")?.addEventListener("click", () => openCase(row.dataset.case));
 }

@@ -12,30 +12,25 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ultrarefiner.errors import UltraRefinerError
-from ultrarefiner.report import wording
-from ultrarefiner.report.cases import ReportCase
+from ultrarefiner.report import naming, wording
+from ultrarefiner.report.bland_altman import compare_sizes
+from ultrarefiner.report.cases import ReportCase, judge_change
 from ultrarefiner.report.chart import draw_symbol
-from ultrarefiner.report.figures import (
-    Figure,
-    agreement_scatter,
-    gain_histogram,
-    paired_scatter,
-    share_histogram,
-)
-from ultrarefiner.report.gallery import Group, choose_groups
+from ultrarefiner.report.evidence import count_tests, sample_sentence, weigh_pairs
+from ultrarefiner.report.figures import choose_figures
+from ultrarefiner.report.gate_map import GATE_COLOURS
 from ultrarefiner.report.headline import count_decisions, gain_sentence, measure_agreement
-from ultrarefiner.report.overlay import Overlay, draw_overlay
+from ultrarefiner.report.learning import Training, draw_learning
+from ultrarefiner.report.reading import explain_policy
+from ultrarefiner.report.reliability import draw_reliability
+from ultrarefiner.report.strata import tabulate_strata
+from ultrarefiner.report.summaries import tabulate_comparison, tabulate_evaluation
 from ultrarefiner.report.table import choose_columns
+from ultrarefiner.report.viewer import build_gallery
 
-_DEFAULT_DELTA = 0.02  # only sorts the gallery when no paired evaluation declares one
+Content = Mapping[str, Any]
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Tile:
-    index: int
-    case: ReportCase
-    overlay: Overlay
+DEFAULT_DELTA = 0.02  # only sorts cases when no paired evaluation declares one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,107 +45,139 @@ def render_report(
     cases: Sequence[ReportCase],
     *,
     title: str,
-    evaluation: Mapping[str, Any] | None,
-    provenance: Mapping[str, str],
+    evaluation: Content | None,
+    provenance: Mapping[str, Mapping[str, str]],
     notes: Sequence[str] = (),
+    comparison: Content | None = None,
+    trainings: Sequence[Training] = (),
+    with_pictures: bool = True,
 ) -> str:
-    """Return one self-contained HTML page on a refinement run.
+    """Return one self-contained HTML page on a run, a comparison, trainings, or all of them.
 
     The page loads nothing and its content security policy forbids it to; the same arguments give
-    the same bytes. Pixels are loaded only for the cases in the gallery; one whose pixels can no
-    longer be loaded is named in a note instead.
+    the same bytes. A section without data is left out. A case whose pixels can no longer be loaded
+    is named in a note instead of shown.
 
     Args:
         cases: every image of the run, in the order of the table. Those with an error are listed
             apart and left out of everything else.
         title: heading.
         evaluation: content of ``eval.json``; None without truth.
-        provenance: what made the run, as name and value: command, versions, config, data.
+        provenance: what made the numbers: of each source its heading, and names and values such
+            as command, versions, settings, data.
         notes: remarks for the reader, shown on top.
+        comparison: JSON of a comparison of methods; else the one in the evaluation, if any.
+        trainings: training runs whose learning curves are shown.
+        with_pictures: whether the cases have pixels to load.
 
     Returns:
         HTML text, to be written as UTF-8.
     """
     indexed = {index: case for index, case in enumerate(cases) if not case.error}
-    done = list(indexed.values())
+    comparison = comparison or (evaluation or {}).get("comparison")
+    unit = (evaluation or comparison or {}).get("distance_unit", "px")
+    parts: dict[str, Any] = {
+        "title": title,
+        "css": _inline("page.css", "gallery.css"),
+        "js": _inline("gallery.js", "page.js"),
+        "failed": [case for case in cases if case.error],
+        "distance_unit": unit,
+        "metrics_table": _metrics_table(evaluation, comparison),
+        "policy": explain_policy((evaluation or comparison or {}).get("settings") or {}, unit),
+        "provenance": provenance,
+        "trainings": trainings,
+        "learning": draw_learning(trainings),
+        **_case_parts(indexed, evaluation, distance_unit=unit, with_pictures=with_pictures),
+        **_comparison_parts(comparison),
+        **_probability_parts(evaluation),
+    }
+    parts["notes"] = [*notes, *parts["gallery"].notes]
+    parts["contents"] = _contents(parts)
+    return _environment().get_template("template.html.j2").render(parts)
+
+
+def _case_parts(
+    cases: Mapping[int, ReportCase],
+    evaluation: Content | None,
+    *,
+    distance_unit: str,
+    with_pictures: bool,
+) -> dict[str, Any]:
+    """Return the headline, figures, images and table of the cases of one run."""
+    done = list(cases.values())
     paired = evaluation["paired"] if evaluation else None
-    groups = choose_groups(done, delta=paired["delta"] if paired else _DEFAULT_DELTA)
-    gallery, lost = _load_tiles(groups, {id(case): index for index, case in indexed.items()})
-    unit = evaluation["distance_unit"] if evaluation else "px"
-    return (
-        _environment()
-        .get_template("template.html.j2")
-        .render(
-            title=title,
-            css=_inline("page.css"),
-            js=_inline("page.js"),
-            notes=[*notes, *lost],
-            num_cases=len(done),
-            failed=[case for case in cases if case.error],
-            evaluation=evaluation,
-            paired=paired,
-            sentence=gain_sentence(evaluation) if evaluation and paired else "",
-            decisions=count_decisions(done),
-            agreement=measure_agreement(done),
-            figures=_draw_figures(indexed, evaluation),
-            gallery=gallery,
-            has_truth=any(tile.overlay.truth for _, tiles in gallery for tile in tiles),
-            indexed=indexed,
-            columns=choose_columns(done, distance_unit=unit),
-            distance_unit=unit,
-            provenance=provenance,
-        )
-    )
+    delta = paired["delta"] if paired else DEFAULT_DELTA
+    sizes, size_figures = compare_sizes(cases, distance_unit=distance_unit, delta=delta)
+    return {
+        "indexed": cases,
+        "num_run": sum("accepted" in case.row for case in done),
+        "evaluation": evaluation,
+        "paired": paired,
+        "sentence": gain_sentence(evaluation) if evaluation and paired else "",
+        "decisions": count_decisions(done),
+        "agreement": measure_agreement(done),
+        "figures": choose_figures(cases, evaluation),
+        "sizes": sizes,
+        "size_figures": size_figures,
+        "gallery": build_gallery(
+            cases if with_pictures else {}, delta=delta, distance_unit=distance_unit
+        ),
+        "gate_colours": GATE_COLOURS,
+        "columns": choose_columns(done, distance_unit=distance_unit),
+        "changes": _changes(cases, delta),
+    }
 
 
-def _draw_figures(
-    cases: Mapping[int, ReportCase], evaluation: Mapping[str, Any] | None
-) -> list[Figure]:
-    """Return the figures that these cases can fill."""
-    if not cases:
-        return []
-    if evaluation and evaluation["paired"]:
-        paired = evaluation["paired"]
-        return [
-            paired_scatter(cases, paired["delta"]),
-            gain_histogram(cases, paired["delta"], paired["differences"]["dsc"]),
-        ]
-    return [agreement_scatter(cases), _distribution(list(cases.values()))]
+def _comparison_parts(comparison: Content | None) -> dict[str, Any]:
+    """Return what the sections on tests and strata show."""
+    if not comparison:
+        return {"comparison": None, "evidence": [], "strata": None, "sample": "", "num_tests": 0}
+    return {
+        "comparison": comparison,
+        "evidence": weigh_pairs(comparison),
+        "num_tests": count_tests(comparison),
+        "sample": sample_sentence(comparison.get("sample_size")),
+        "strata": tabulate_strata(comparison),
+    }
 
 
-def _distribution(cases: Sequence[ReportCase]) -> Figure:
-    """Return the histogram of DSC, or without truth that of the agreement with the coarse mask."""
-    dsc = [case.dsc for case in cases if case.dsc is not None]
-    if dsc:
-        return share_histogram(
-            dsc, title="How good the masks are", label="DSC", caption="Images by their DSC."
-        )
-    ious = [case.number("iou_with_coarse") for case in cases if case.accepted]
-    return share_histogram(
-        [iou for iou in ious if iou is not None],
-        title="How much was kept",
-        label="IoU with the coarse mask",
-        caption="Accepted images by their IoU with the coarse mask.",
-    )
+def _probability_parts(evaluation: Content | None) -> dict[str, Any]:
+    probabilities = (evaluation or {}).get("probabilities") or {}
+    return {"probabilities": probabilities, "reliability": draw_reliability(probabilities)}
 
 
-def _load_tiles(
-    groups: Sequence[Group], index_of: Mapping[int, int]
-) -> tuple[list[tuple[Group, list[_Tile]]], list[str]]:
-    """Return the tiles of each group, and a note on each case whose pixels cannot be loaded."""
-    gallery, lost = [], []
-    for group in groups:
-        tiles = []
-        for case in group.cases:
-            try:
-                overlay = draw_overlay(case.load())
-            except UltraRefinerError as error:
-                lost.append(f"{case.stem} cannot be shown: {error}")
-            else:
-                tiles.append(_Tile(index=index_of[id(case)], case=case, overlay=overlay))
-        if tiles:
-            gallery.append((group, tiles))
-    return gallery, lost
+def _metrics_table(evaluation: Content | None, comparison: Content | None) -> Any:
+    """Return the table of all methods; the evaluation's own where it compares but two."""
+    if comparison and (evaluation is None or len(comparison["methods"]) > 2):
+        return tabulate_comparison(comparison)
+    return tabulate_evaluation(evaluation) if evaluation else None
+
+
+def _changes(cases: Mapping[int, ReportCase], delta: float) -> dict[int, str]:
+    """Return what became of each case, for the filters of the table."""
+    return {
+        index: judge_change(case.gain, delta)
+        for index, case in cases.items()
+        if case.gain is not None
+    }
+
+
+def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return anchor and title of every section that the page has."""
+    sections = [
+        ("metrics", "Metrics", parts["metrics_table"]),
+        ("tests", "Tests", parts["evidence"]),
+        ("figures", "Figures", parts["figures"]),
+        ("strata", "Strata", parts["strata"]),
+        ("sizes", "Size of the masks", parts["sizes"]),
+        ("calibration", "Calibration", parts["reliability"]),
+        ("gallery", "Images", parts["gallery"].groups),
+        ("cases", "All cases", parts["indexed"]),
+        ("learning", "Training", parts["learning"]),
+        ("reading", "How to read the numbers", parts["indexed"] or parts["comparison"]),
+        ("provenance", "Provenance", parts["provenance"]),
+    ]
+    return [(anchor, label) for anchor, label, content in sections if content]
 
 
 def _environment() -> Environment:
@@ -162,13 +189,23 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for show in (wording.fixed, wording.signed, wording.percent, wording.interval):
+    for show in (
+        wording.fixed,
+        wording.signed,
+        wording.percent,
+        wording.interval,
+        wording.p_cell,
+        naming.label_of,
+        naming.digits_of,
+    ):
         environment.filters[show.__name__] = show
     environment.globals.update(symbol=draw_symbol, counted=wording.counted)
     return environment
 
 
-def _inline(name: str) -> _Inline:
-    text = files("ultrarefiner.report").joinpath(name).read_text(encoding="utf-8")
+def _inline(*names: str) -> _Inline:
+    """Return files one after the other."""
+    folder = files("ultrarefiner.report")
+    text = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
     return _Inline(text=Markup(text), sha256=digest)

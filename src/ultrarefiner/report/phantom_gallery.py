@@ -118,7 +118,7 @@ def render_phantom_gallery(*, seed: int, num_per_preset: int) -> str:
     ]
     css = "".join(
         files("ultrarefiner.report").joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.css", "phantom_gallery.css")
+        for name in ("page.css", "gallery.css", "phantom_gallery.css")
     )
     environment = Environment(
         loader=PackageLoader("ultrarefiner.report", ""),

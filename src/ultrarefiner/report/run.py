@@ -1,112 +1,129 @@
-"""From the files of a run to its report."""
+"""From the files of runs, evaluations and trainings to their report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ultrarefiner.data.atomic import write_text
-from ultrarefiner.data.readers import read_coarse, read_image
 from ultrarefiner.errors import InputError
-from ultrarefiner.refine.folder import resample_coarse
-from ultrarefiner.refine.results import as_cell, read_results
+from ultrarefiner.refine.results import as_cell
 from ultrarefiner.report.cases import CaseImages, ReportCase
+from ultrarefiner.report.methods import compare_evaluations
 from ultrarefiner.report.page import render_report
+from ultrarefiner.report.pictures import load_images
+from ultrarefiner.report.provenance import trace
+from ultrarefiner.report.sources import RunSource, Sources, read_sources
+from ultrarefiner.report.wording import counted
 
-_RUN_KEYS = ("command", "device", "config", "data_sha256", "versions", "cases", "notes")
-_EVALUATION_KEYS = ("summary", "baseline", "paired", "counts", "num_images", "cases")
+Content = Mapping[str, Any]
+
+_SHOWN_FAILURES = 5
 
 
-def write_run_report(run: Path, out: Path, *, evaluation: Path | None = None) -> None:
-    """Write the report of a refinement run.
+def write_report(
+    paths: Sequence[Path], out: Path, *, evaluation: Path | None = None, title: str = ""
+) -> None:
+    """Write one report on everything that the paths hold.
+
+    The first refinement run is shown case by case, without one the first evaluation. Several
+    evaluations are compared with each other.
 
     Args:
-        run: folder with ``run.json``, ``results.csv`` and ``masks/``.
+        paths: run folders, training folders, folders of those, ``eval.json``, ``compare.json``.
         out: HTML file to write.
-        evaluation: ``eval.json`` of this run, if there is truth; else ``run/eval.json`` if there.
+        evaluation: ``eval.json`` of the first run; else the one in its folder, if any.
+        title: heading; else it says what is reported.
 
     Raises:
-        InputError: the run or the evaluation cannot be read.
+        InputError: a source cannot be read, or evaluations cannot be compared.
+        OutputError: the report cannot be written.
     """
-    record = _read_json(run / "run.json", "ultrarefiner refine", _RUN_KEYS)
-    if evaluation is None and (run / "eval.json").is_file():
-        evaluation = run / "eval.json"
-    scores = (
-        _read_json(evaluation, "ultrarefiner evaluate", _EVALUATION_KEYS) if evaluation else None
+    sources = read_sources(paths, evaluation=evaluation)
+    run = sources.runs[0] if sources.runs else None
+    if run:
+        scores: Content | None = run.evaluation
+        cases = _cases_of_run(run)
+    else:
+        scores = sources.evaluations[0][1] if sources.evaluations else None
+        cases = _cases_of_scores(scores) if scores else []
+    comparison = sources.comparison
+    if comparison is None and len(sources.evaluations) > 1:
+        comparison = compare_evaluations(sources.evaluations)
+    page = render_report(
+        cases,
+        title=title or _title(sources, comparison),
+        evaluation=scores,
+        provenance=trace(sources),
+        notes=_notes(run, scores, sources),
+        comparison=comparison,
+        trainings=sources.trainings,
+        with_pictures=run is not None,
     )
-    made = {as_cell(case["stem"]): case for case in record["cases"]}
-    rows = read_results(run / "results.csv")
-    label = record.get("label")
-    cases = [_case(run, row, made.get(row["image"]), scores, label=label) for row in rows]
-    provenance = {
-        "command": record["command"],
-        "device": record["device"],
-        "config": json.dumps(record["config"]),
-        "data sha256": record["data_sha256"],
-        **{f"version of {name}": number for name, number in record["versions"].items()},
-    }
-    notes = [f"{Path(name).name}: {note}" for name, note in record["notes"]]
-    title = f"Refinement of {len(made)} coarse mask{'s' if len(made) != 1 else ''}"
-    page = render_report(cases, title=title, evaluation=scores, provenance=provenance, notes=notes)
     write_text(out, page)
 
 
-def _read_json(path: Path, command: str, keys: Sequence[str]) -> dict[str, Any]:
-    expected = f"a file written by '{command}'"
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
-        found = getattr(cause, "strerror", None) or str(cause)
-        fix = f"Run '{command}' first, or check the path."
-        raise InputError(f"cannot read {path}", expected=expected, found=found, fix=fix) from cause
-    missing = [key for key in keys if key not in content] if isinstance(content, dict) else keys
-    if missing:
-        raise InputError(
-            f"cannot use {path}", expected=expected, found=f"no {', '.join(missing)} in it"
+def _title(sources: Sources, comparison: Content | None) -> str:
+    if comparison:
+        return "Comparison of " + ", ".join(comparison["methods"])
+    if sources.runs:
+        return f"Refinement of {counted(len(sources.runs[0].record['cases']), 'coarse mask')}"
+    if sources.evaluations:
+        return f"Evaluation of {counted(sources.evaluations[0][1]['num_images'], 'mask')}"
+    return "Training of " + ", ".join(training.name for training in sources.trainings)
+
+
+def _notes(run: RunSource | None, scores: Content | None, sources: Sources) -> list[str]:
+    """Return what the reader has to know first."""
+    notes = [f"{Path(name).name}: {note}" for name, note in run.record["notes"]] if run else []
+    failures = (scores or {}).get("failures") or []
+    if failures:
+        named = "; ".join(f"{name}: {why}" for name, why in failures[:_SHOWN_FAILURES])
+        more = f"; and {len(failures) - _SHOWN_FAILURES} more"
+        notes.append(
+            f"{counted(len(failures), 'image')} could not be scored and count nowhere: {named}"
+            + (more if len(failures) > _SHOWN_FAILURES else "")
         )
-    return content
+    if run and len(sources.evaluations) > 1:
+        notes.append(f"Images, figures and the table of all cases are those of {run.name}.")
+    return notes
 
 
-def _case(
-    run: Path,
-    row: Mapping[str, str],
-    made: dict[str, Any] | None,
-    scores: dict[str, Any] | None,
-    *,
-    label: int | None,
-) -> ReportCase:
-    stem = row["image"]
-    truth = (scores or {}).get("truths", {}).get(stem)
-    return ReportCase(
-        stem=stem,
-        row=row,
-        metrics=_find(scores, "cases", stem),
-        baseline=_find(scores, "baseline_cases", stem),
-        load=partial(_load, run, stem, made, truth=truth, label=label),
-    )
+def _cases_of_run(run: RunSource) -> list[ReportCase]:
+    made = {as_cell(case["stem"]): case for case in run.record["cases"]}
+    scores = run.evaluation or {}
+    metrics, baseline = _by_image(scores, "cases"), _by_image(scores, "baseline_cases")
+    truths, label = scores.get("truths") or {}, run.record.get("label")
+    return [
+        ReportCase(
+            stem=(stem := row["image"]),
+            row=row,
+            metrics=metrics.get(stem),
+            baseline=baseline.get(stem),
+            load=partial(
+                load_images, run.folder, stem, made.get(stem), truth=truths.get(stem), label=label
+            ),
+        )
+        for row in run.rows
+    ]
 
 
-def _find(scores: dict[str, Any] | None, table: str, stem: str) -> dict[str, Any] | None:
-    cases: list[dict[str, Any]] = (scores or {}).get(table) or []
-    return next((case for case in cases if case["image"] == stem), None)
+def _cases_of_scores(scores: Content) -> list[ReportCase]:
+    """Return the cases of an evaluation whose run is not known."""
+    baseline = _by_image(scores, "baseline_cases")
+    return [
+        ReportCase(
+            stem=stem, row={}, metrics=case, baseline=baseline.get(stem), load=partial(_gone, stem)
+        )
+        for stem, case in _by_image(scores, "cases").items()
+    ]
 
 
-def _load(
-    run: Path, stem: str, made: dict[str, Any] | None, *, truth: str | None, label: int | None
-) -> CaseImages:
-    if made is None:
-        raise InputError(f"run.json in {run} does not know {stem}")
-    image = read_image(Path(made["image"]))
-    coarse = read_coarse(Path(made["coarse"]), label=label)
-    if coarse.values.shape != image.shape:
-        coarse = resample_coarse(coarse, image.shape)
-    return CaseImages(
-        image=image,
-        coarse=coarse.values > 0.5,
-        refined=read_coarse(run / "masks" / f"{made['stem']}.png").values > 0.5,
-        truth=read_coarse(Path(truth)).values > 0.5 if truth else None,
-        boxes_xyxy=tuple(tuple(box) for box in made["boxes_xyxy"]),
-    )
+def _by_image(scores: Content, table: str) -> dict[str, Any]:
+    return {case["image"]: case for case in scores.get(table) or []}
+
+
+def _gone(stem: str) -> CaseImages:
+    raise InputError(f"the run of {stem} is not known", fix="Report the folder of its run.")

@@ -64,7 +64,7 @@ def render_stages_gallery(shown: Sequence[ShownCase]) -> str:
     ]
     css = "".join(
         files("ultrarefiner.report").joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.css", "stages_gallery.css")
+        for name in ("page.css", "gallery.css", "stages_gallery.css")
     )
     environment = Environment(
         loader=PackageLoader("ultrarefiner.report", ""),

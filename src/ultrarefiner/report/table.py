@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ultrarefiner.report.cases import ReportCase
 from ultrarefiner.report.wording import fixed, signed
@@ -62,7 +63,25 @@ def choose_columns(cases: Sequence[ReportCase], *, distance_unit: str) -> tuple[
             _number("Area coarse [px]", "area_coarse_px", 0),
             _number("Area refined [px]", "area_refined_px", 0),
         ]
-    return (*columns, *_RUN_COLUMNS)
+    return (*columns, *_strata_columns(cases), *(c for c in _RUN_COLUMNS if _has_value(c, cases)))
+
+
+def _strata_columns(cases: Sequence[ReportCase]) -> list[Column]:
+    """Return a column for each property in which the cases differ."""
+    return [
+        Column(label=label, value=partial(_stratum, kind=kind))
+        for kind, label in _STRATA.items()
+        if len({_stratum(case, kind=kind) for case in cases}) > 1
+    ]
+
+
+def _stratum(case: ReportCase, *, kind: str) -> str | None:
+    strata: Any = (case.metrics or {}).get("strata") or {}
+    return strata.get(kind) or None
+
+
+def _has_value(column: Column, cases: Sequence[ReportCase]) -> bool:
+    return any(column.value(case) not in (None, "") for case in cases)
 
 
 def _hd95(case: ReportCase) -> float | None:
@@ -77,10 +96,15 @@ def _number(label: str, column: str, digits: int) -> Column:
     )
 
 
+def _decision(case: ReportCase) -> str | None:
+    return case.reason if "accepted" in case.row else None
+
+
+_STRATA = {"label": "Pathology", "birads": "BI-RADS", "device": "Device", "dataset": "Data set"}
 _RUN_COLUMNS = (
     _number("IoU with coarse", "iou_with_coarse", 3),
     Column(label="Area ratio", value=lambda case: case.area_ratio, show=partial(fixed, digits=2)),
     _number("Predicted IoU", "predicted_iou", 3),
-    Column(label="Decision", value=lambda case: case.reason),
+    Column(label="Decision", value=_decision),
     _number("Time [s]", "seconds", 2),
 )

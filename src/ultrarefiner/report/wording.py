@@ -60,3 +60,25 @@ def counted(num: int, noun: str) -> str:
         ('1 image', '2 images')
     """
     return f"{num} {noun}" if num == 1 else f"{num} {noun}s"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value as an equation or bound.
+
+    Example:
+        >>> p_value(0.0321), p_value(0.00002), p_value(None)
+        ('= 0.032', '< 0.001', '–')
+    """
+    if p is None:
+        return UNKNOWN
+    return "< 0.001" if p < 0.001 else f"= {fixed(p)}"
+
+
+def p_cell(p: float | None) -> str:
+    """Return a p value as it stands in a table.
+
+    Example:
+        >>> p_cell(0.0321), p_cell(0.00002)
+        ('0.032', '< 0.001')
+    """
+    return p_value(p).removeprefix("= ")

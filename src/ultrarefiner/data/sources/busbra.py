@@ -29,7 +29,7 @@ def read_busbra(root: Path) -> tuple[Record, ...]:
 
     Returns:
         One record per image that is there (parts of the set are allowed), sorted by name, with
-        patient, pathology and official fold.
+        patient, pathology, official fold, and BI-RADS category and device where the table has them.
 
     Raises:
         InputError: a table is missing, or no image is there.
@@ -48,6 +48,8 @@ def read_busbra(root: Path) -> tuple[Record, ...]:
                     label=cases[name]["Pathology"],
                     dataset="BUS-BRA",
                     fold=row["kFold"],
+                    birads=(cases[name].get("BIRADS") or "").strip(),
+                    device=(cases[name].get("Device") or "").strip(),
                 )
             )
     if not records:

@@ -1,0 +1,98 @@
+"""Where the numbers of a report come from: commands, settings, versions, fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ultrarefiner.report.learning import Training
+from ultrarefiner.report.sources import RunSource, Sources
+
+Entries = dict[str, str]
+
+_TRAINED = {
+    "datasets": "data sets",
+    "num_patients": "patients",
+    "held_out_fold": "fold held out",
+    "split_sha256": "split sha256",
+}
+
+
+def trace(sources: Sources) -> dict[str, Entries]:
+    """Return name and value of all that is known of each source, under the source's heading."""
+    found = {f"Run {run.name}": _of_run(run) for run in sources.runs}
+    found |= {f"Evaluation {name}": _of_scores(content) for name, content in sources.evaluations}
+    if sources.comparison:
+        found["Comparison"] = _of_scores(sources.comparison)
+    found |= {f"Training {training.name}": _of_training(training) for training in sources.trainings}
+    return {heading: entries for heading, entries in found.items() if entries}
+
+
+def flatten(settings: Mapping[str, Any]) -> str:
+    """Return nested settings one a line, named as their flags are.
+
+    Example:
+        >>> print(flatten({"seed": 0, "prompts": {"jitter": 4, "box": None}}))
+        seed: 0
+        prompts.jitter: 4
+        prompts.box: none
+    """
+    return "\n".join(f"{name}: {_text(value)}" for name, value in _leaves(settings, ""))
+
+
+def _of_run(run: RunSource) -> Entries:
+    record = run.record
+    return {
+        "command": record["command"],
+        "device": record["device"],
+        "data sha256": record["data_sha256"],
+        "versions": _versions(record["versions"]),
+        "settings": flatten(record["config"]),
+    }
+
+
+def _of_scores(content: Mapping[str, Any]) -> Entries:
+    """Return the entries of an ``eval.json`` or ``compare.json``; old ones know little."""
+    entries = {
+        "command": content.get("command") or "",
+        "manifest sha256": content.get("manifest_sha256") or "",
+        "versions": _versions(content.get("versions") or {}),
+        "settings": flatten(content.get("settings") or _declared(content)),
+    }
+    return {name: value for name, value in entries.items() if value}
+
+
+def _declared(content: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("delta", "margin", "seed", "reference")
+    return {name: content[name] for name in names if content.get(name) is not None}
+
+
+def _of_training(training: Training) -> Entries:
+    card = training.card
+    entries = {"command": str(card.get("command") or "")}
+    entries |= {label: _text(card[key]) for key, label in _TRAINED.items() if key in card}
+    entries["versions"] = _versions(card.get("versions") or {})
+    entries["settings"] = flatten(card.get("recipe") or {})
+    return {name: value for name, value in entries.items() if value}
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value)) or "none"
+    return str(value)

@@ -1,0 +1,211 @@
+"""What a report is made of: runs, evaluations, a comparison and trainings, told by their files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ultrarefiner.errors import InputError
+from ultrarefiner.refine.results import read_results
+from ultrarefiner.report.learning import LOG, Training, read_training
+
+Content = dict[str, Any]
+
+_RUN_KEYS = ("command", "device", "config", "data_sha256", "versions", "cases", "notes")
+_EVALUATION_KEYS = ("summary", "baseline", "paired", "counts", "num_images", "cases")
+_COMPARISON_KEYS = ("methods", "reference", "metrics", "summaries", "pairs", "num_patients")
+_EXPECTED = (
+    "a folder written by 'refine', 'predict' or 'train', an eval.json, a compare.json, "
+    "or a folder of such folders"
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunSource:
+    """A folder that ``refine`` or ``predict`` wrote.
+
+    Attributes:
+        name: what tells it from the other sources.
+        folder: where it is.
+        record: content of ``run.json``.
+        rows: lines of ``results.csv``.
+        evaluation: content of its ``eval.json``; None without truth.
+    """
+
+    name: str
+    folder: Path
+    record: Content
+    rows: list[dict[str, str]]
+    evaluation: Content | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sources:
+    """All that a report can show.
+
+    Attributes:
+        runs: refinement runs; the first is shown case by case.
+        evaluations: name and content of every ``eval.json``, those of the runs first.
+        comparison: content of a ``compare.json``; None if none was given.
+        trainings: training runs.
+    """
+
+    runs: tuple[RunSource, ...]
+    evaluations: tuple[tuple[str, Content], ...]
+    comparison: Content | None
+    trainings: tuple[Training, ...]
+
+
+def read_sources(paths: Sequence[Path], *, evaluation: Path | None = None) -> Sources:
+    """Read what the paths hold.
+
+    Args:
+        paths: folders of runs, of trainings, or of folders of those one level down; ``eval.json``
+            and ``compare.json`` files.
+        evaluation: ``eval.json`` of the first run; else the one inside its folder, if any.
+
+    Raises:
+        InputError: a path holds nothing of the kind or cannot be read, or there is an evaluation
+            without its run or a second comparison.
+    """
+    found = [inner for path in paths for inner in _expand(path)]
+    names = _tell_apart([path for path, _ in found])
+    runs: list[RunSource] = []
+    trainings: list[Training] = []
+    evaluations: list[tuple[str, Content]] = []
+    comparisons: list[Content] = []
+    for (path, kind), name in zip(found, names, strict=True):
+        if kind == "run":
+            runs.append(_read_run(path, name, evaluation if not runs else None))
+        elif kind == "training":
+            trainings.append(read_training(path, name=name))
+        elif kind == "evaluation":
+            evaluations.append((name, read_evaluation(path)))
+        else:
+            comparisons.append(_read_json(path, "ultrarefiner compare", _COMPARISON_KEYS))
+    if evaluation is not None and not runs:
+        raise InputError(
+            f"{evaluation} is of no run",
+            expected="the folder of its run among the sources",
+            fix="Give the folder, or the evaluation as a source of its own.",
+        )
+    if len(comparisons) > 1:
+        raise InputError("there are several comparisons", expected="one compare.json")
+    own = [(run.name, run.evaluation) for run in runs if run.evaluation is not None]
+    return Sources(
+        runs=tuple(runs),
+        evaluations=(*own, *evaluations),
+        comparison=comparisons[0] if comparisons else None,
+        trainings=tuple(trainings),
+    )
+
+
+def read_evaluation(path: Path) -> Content:
+    """Read an ``eval.json``.
+
+    Raises:
+        InputError: it cannot be read or is none.
+    """
+    return _read_json(path, "ultrarefiner evaluate", _EVALUATION_KEYS)
+
+
+def _expand(path: Path) -> list[tuple[Path, str]]:
+    """Return the sources that a path stands for, and of which kind each is."""
+    if path.is_file():
+        return [(path, _kind_of_file(path))]
+    kind = _kind_of_folder(path)
+    if kind:
+        return [(path, kind)]
+    try:
+        inner = [(child, _kind_of_folder(child)) for child in sorted(path.iterdir())]
+    except OSError as cause:
+        raise InputError(
+            f"cannot read {path}", expected=_EXPECTED, found=cause.strerror or str(cause)
+        ) from cause
+    known = [(child, kind) for child, kind in inner if kind]
+    if not known:
+        raise InputError(
+            f"nothing to report in {path}",
+            expected=_EXPECTED,
+            found="neither run.json nor log/metrics.csv in it",
+            fix="Run 'ultrarefiner refine' first, or check the path.",
+        )
+    return known
+
+
+def _kind_of_folder(path: Path) -> str:
+    if (path / LOG).is_file():
+        return "training"
+    return "run" if (path / "run.json").is_file() else ""
+
+
+def _kind_of_file(path: Path) -> str:
+    content = _read_json(path, "ultrarefiner evaluate' or 'ultrarefiner compare", ())
+    return "comparison" if "methods" in content else "evaluation"
+
+
+def _read_run(folder: Path, name: str, evaluation: Path | None) -> RunSource:
+    record = _read_json(folder / "run.json", "ultrarefiner refine", _RUN_KEYS)
+    if evaluation is None and (folder / "eval.json").is_file():
+        evaluation = folder / "eval.json"
+    return RunSource(
+        name=name,
+        folder=folder,
+        record=record,
+        rows=read_results(folder / "results.csv"),
+        evaluation=read_evaluation(evaluation) if evaluation else None,
+    )
+
+
+def _read_json(path: Path, command: str, keys: Sequence[str]) -> Content:
+    """Read an object that has the given keys."""
+    expected = f"a file written by '{command}'"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        found = getattr(cause, "strerror", None) or str(cause)
+        fix = f"Run '{command}' first, or check the path."
+        raise InputError(f"cannot read {path}", expected=expected, found=found, fix=fix) from cause
+    if not isinstance(content, dict):
+        raise InputError(f"cannot use {path}", expected=expected, found="no object in it")
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise InputError(
+            f"cannot use {path}", expected=expected, found=f"no {', '.join(missing)} in it"
+        )
+    return content
+
+
+def _tell_apart(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each path: as few of its last parts as tell it from the others.
+
+    An ``eval.json`` is called like its folder, and a fold of a training with its run.
+    """
+    parts = [_parts(path) for path in paths]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = [_name(own, depth) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    times: Counter[str] = Counter()
+    repeated = []
+    for own in parts:
+        name = _name(own, len(own))
+        times[name] += 1
+        repeated.append(name if times[name] == 1 else f"{name} ({times[name]})")
+    return repeated
+
+
+def _parts(path: Path) -> tuple[str, ...]:
+    whole = path.absolute()
+    if whole.name in {"eval.json", "compare.json"}:
+        whole = whole.parent
+    return (whole.with_suffix("") if whole.is_file() else whole).parts[1:]
+
+
+def _name(parts: Sequence[str], depth: int) -> str:
+    is_fold = parts and (parts[-1].startswith("fold-") or parts[-1] == "all")
+    return "/".join(parts[-(depth + 1 if is_fold else depth) :])
