@@ -1,4 +1,4 @@
-"""``ultrarefiner data``: import, audit, split and draw data."""
+"""``ultrarefiner data``: import, audit, split, draw and corrupt data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.cli.output import DONE, LEAK, SOME_FAILED, counted, print_problems, progress
 from ultrarefiner.data.audit import audit_manifest, group_duplicates
+from ultrarefiner.data.corruption import (
+    PRESETS as CORRUPTIONS,
+)
+from ultrarefiner.data.corruption import (
+    CorruptionFit,
+    PredictedMasks,
+    fit_corruption,
+    read_config,
+    write_config,
+)
 from ultrarefiner.data.duplicates import find_duplicates
 from ultrarefiner.data.folds import assign_folds, lesion_shares
 from ultrarefiner.data.manifest import check_files, check_mask_sizes, read_manifest, write_manifest
 from ultrarefiner.data.phantom import PRESETS, CopyConfig, write_phantoms
 from ultrarefiner.data.sources import SOURCES, import_source
 from ultrarefiner.data.writers import write_json
+from ultrarefiner.errors import ConfigError, InputError
+from ultrarefiner.report.corruption_gallery import write_corruption_picture
 from ultrarefiner.report.phantom_gallery import write_phantom_gallery
 
 _SHOWN = 6
@@ -31,11 +43,17 @@ def add_kinds(parser: ArgumentParser) -> None:
     kinds.add_subcommand("audit", _audit_parser(), help="find duplicates, leaks and faults")
     kinds.add_subcommand("split", _split_parser(), help="assign folds without leaks")
     kinds.add_subcommand("phantom", _phantom_parser(), help="draw synthetic ultrasound images")
+    fit = "fit the errors of corrupted masks to predictions"
+    kinds.add_subcommand("fit-corruption", _fit_corruption_parser(), help=fit)
+    gallery = "draw every type of error on six lesions"
+    kinds.add_subcommand("corruption-gallery", _corruption_gallery_parser(), help=gallery)
 
 
 def run(args: Namespace) -> int:
     """Run the subcommand."""
-    return _KINDS[args.kind](args[args.kind])
+    chosen = args[args.kind]
+    chosen.command_line = args.command_line
+    return _KINDS[args.kind](chosen)
 
 
 def _import_parser() -> ArgumentParser:
@@ -144,4 +162,85 @@ def _phantom(args: Namespace) -> int:
     return DONE
 
 
-_KINDS = {"import": _import, "audit": _audit, "split": _split, "phantom": _phantom}
+def _fit_corruption_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Find which errors, how large and how often, make true masks resemble the "
+        "predictions of a network for images that it has not seen."
+    )
+    parser.add_argument("--manifest", type=Path, required=True, help="images and true masks")
+    parser.add_argument(
+        "--preds", type=Path, required=True, help="folder of coarse masks or probabilities"
+    )
+    parser.add_argument("--fold", type=str | None, default=None, help="only this fold")
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated errors")
+    parser.add_argument(
+        "--masks_per_band", type=int, default=150, help="simulated for each type and size of error"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="settings to write (.yaml)")
+    return parser
+
+
+def _fit_corruption(args: Namespace) -> int:
+    _check_seed(args.seed)
+    records = [r for r in read_manifest(args.manifest) if args.fold in (None, r.fold)]
+    if not records:
+        raise InputError(f"manifest {args.manifest}", expected=f"images of fold {args.fold}")
+    pairs = PredictedMasks(records, args.preds)
+    fit = fit_corruption(
+        pairs,
+        seed=args.seed,
+        masks_per_band=args.masks_per_band,
+        track=progress("simulating"),
+    )
+    notes = [args.command_line, f"Fitted to {counted(fit.num_pairs, 'prediction')}."]
+    write_config(args.out, fit.config, notes=notes)
+    _print_fit(fit)
+    print(f"{counted(fit.num_pairs, 'prediction')}; see {args.out}")
+    print_problems("skipped", pairs.failures)
+    return SOME_FAILED if pairs.failures else DONE
+
+
+def _print_fit(fit: CorruptionFit) -> None:
+    """Print how near corrupted masks come to the predictions, with and without the fit."""
+    print(f"{'distance to the predictions':28}{'fitted':>8}{'default':>9}")
+    for name, (fitted, default) in fit.gaps.items():
+        print(f"{name.replace('_', ' '):28}{fitted:8.2f}{default:9.2f}")
+    print(f"{'DSC at 5, 25, 50, 75, 95 %':28}")
+    for name, quantiles in fit.dsc.items():
+        print(f"  {name:26}" + "".join(f"{value:8.2f}" for value in quantiles))
+
+
+def _corruption_gallery_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Draw every type of error on six synthetic lesions.")
+    parser.add_argument(
+        "--config",
+        default="default",
+        help=f"{', '.join(CORRUPTIONS)}, or a file of fit-corruption",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="series to draw from")
+    parser.add_argument("--out", type=Path, required=True, help="picture to write (.jpg)")
+    return parser
+
+
+def _corruption_gallery(args: Namespace) -> int:
+    _check_seed(args.seed)
+    known = CORRUPTIONS.get(args.config)
+    config = read_config(Path(args.config)) if known is None else known
+    write_corruption_picture(args.out, seed=args.seed, config=config)
+    print(f"see {args.out}")
+    return DONE
+
+
+def _check_seed(seed: int) -> None:
+    if seed < 0:
+        raise ConfigError("--seed", expected=">= 0", found=str(seed))
+
+
+_KINDS = {
+    "import": _import,
+    "audit": _audit,
+    "split": _split,
+    "phantom": _phantom,
+    "fit-corruption": _fit_corruption,
+    "corruption-gallery": _corruption_gallery,
+}
