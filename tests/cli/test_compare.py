@@ -131,6 +131,18 @@ class TestSources:
         assert read(out)["num_left_out"] == 1
         assert outcome.out.startswith("7 images of 7 patients")
 
+    def test_a_truth_that_cannot_be_read_is_one_failure(
+        self, command: Command, data: Path, tmp_path: Path
+    ) -> None:
+        copy = shutil.copytree(data, tmp_path / "copy")
+        broken = sorted((copy / "masks").iterdir())[0]
+        broken.write_bytes(b"")
+        words = ("compare", copy / "coarse", copy / "shifted", "--manifest", copy / "manifest.csv")
+        outcome = command(*words)
+        assert outcome.code == 1
+        assert outcome.err.count(str(broken)) == 1
+        assert "1 file skipped" in outcome.err
+
     def test_other_manifests_of_the_same_truths_are_noted(
         self, command: Command, evaluate, tmp_path: Path
     ) -> None:
@@ -180,6 +192,10 @@ class TestTables:
         for level, part in content["strata"]["size"].items():
             (line,) = (row for row in text.splitlines() if row.startswith(f"size: {level} "))
             assert line.split()[2:4] == [str(part["num_images"]), str(part["num_patients"])]
+            assert f"  {part['counts']['missed']['missed']} + 0  " in line
+        assert sum(
+            part["counts"]["missed"]["missed"] for part in content["strata"]["size"].values()
+        )
         low, high = content["size_cuts"]
         assert f"size: cut at {low:g} and {high:g} mm²" in text
 

@@ -131,6 +131,53 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_scored(
     assert list(content["truths"]) == ["phantom-7-0002"]
 
 
+def test_files_of_one_name_are_named_not_called_missing(
+    command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+) -> None:
+    preds = shutil.copytree(phantoms / "masks", tmp_path / "preds")
+    np.save(preds / f"{FIRST}.npy", mask(preds / f"{FIRST}.png"))
+    words = ("--manifest", manifest, "--preds", preds, "--out", tmp_path / "eval.json")
+    outcome = command("evaluate", *words)
+    assert outcome.code == 1
+    assert f"names do not tell which mask in {preds} is that of {FIRST}" in outcome.err
+    assert f"{preds / FIRST}.npy, {preds / FIRST}.png" in outcome.err
+    assert "no mask named" not in outcome.err
+
+
+def test_a_truth_that_is_not_plainly_a_mask_is_noted(
+    command: Command, phantoms: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(phantoms, tmp_path / "data")
+    truth = data / "masks" / f"{FIRST}.png"
+    grey = np.where(mask(truth), np.linspace(100, 200, mask(truth).shape[1]), 0).astype(np.uint8)
+    Image.fromarray(grey).save(truth)
+    words = ("--manifest", data / "manifest.csv", "--preds", phantoms / "masks")
+    outcome = command("evaluate", *words, "--out", tmp_path / "eval.json")
+    assert outcome.code == 0
+    (note,) = outcome.err.splitlines()
+    assert note.startswith(f"note: {truth}: ")
+    assert note.endswith("; lesion is what is above one half")
+
+    twice = ("compare", phantoms / "masks", phantoms / "coarse", *words[:2], "--label", "255")
+    err = command(*twice).err
+    assert err.count(f"note: {truth}: label 255 does not occur") == 1, "though it is read twice"
+
+
+def test_images_without_a_patient_are_noted(
+    command: Command, phantoms: Path, manifest: Path, tmp_path: Path
+) -> None:
+    first, *others = (
+        replace(record, image=record.image.absolute(), mask=record.mask and record.mask.absolute())
+        for record in read_manifest(manifest)
+    )
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, (replace(first, patient=""), *others))
+    words = ("--manifest", path, "--preds", phantoms / "masks", "--out", tmp_path / "eval.json")
+    outcome = command("evaluate", *words)
+    assert outcome.code == 0
+    assert outcome.err == "note: patient: 1 of 3 images name none: each counts as a patient\n"
+
+
 def test_a_baseline_of_another_size_is_resampled_with_a_note(
     command: Command, phantoms: Path, manifest: Path, tmp_path: Path
 ) -> None:
@@ -260,7 +307,8 @@ class TestSettings:
             *("--policy", "strict"),
         )
         assert outcome.code == 2
-        assert str(preds / f"{FIRST}.png") in outcome.err
+        truth = phantoms / "masks" / f"{FIRST}.png"
+        assert f"{preds / f'{FIRST}.png'} against {truth}: undefined" in outcome.err
         assert "no predicted pixel" in outcome.err
         assert not out.exists()
 

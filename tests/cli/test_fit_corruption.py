@@ -84,6 +84,23 @@ def test_wrong_use_is_named(
     assert not (tmp_path / "corruption.yaml").exists()
 
 
+def test_too_few_usable_predictions_are_explained(
+    command: Command, predicted: Path, tmp_path: Path
+) -> None:
+    for path in (predicted / "preds").iterdir():
+        write_probability(tmp_path / "preds" / path.name, np.load(path)[:50])
+    done = command(
+        "data",
+        "fit-corruption",
+        *("--manifest", predicted / "manifest.csv", "--preds", tmp_path / "preds"),
+        *("--out", tmp_path / "corruption.yaml"),
+    )
+    assert done.code == 2
+    assert "at least 20" in done.err
+    assert "skipped: 00: " in done.err
+    assert "120x50 px" in done.err
+
+
 def test_the_gallery_shows_every_type(command: Command, tmp_path: Path) -> None:
     pictures = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
     for picture, seed in zip(pictures, (0, 0, 1), strict=True):

@@ -125,6 +125,45 @@ def test_an_evaluation_alone_is_reported_without_images(
     assert "Accepted" not in text
 
 
+def test_a_run_without_evaluation_does_not_hide_one_that_has_it(
+    command: Command, run: Path, evaluation: Path, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(run, tmp_path / "bare")
+    record = json.loads((bare / "run.json").read_text(encoding="utf-8"))
+    record["versions"] = {"of-bare": "1"}
+    (bare / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    shutil.copy(evaluation, run / "eval.json")
+    out, paper = tmp_path / "report.html", tmp_path / "paper"
+    assert command("report", bare, run, "--paper", paper, "--out", out).code == 0
+    assert "Refined DSC" in words(out)
+    assert "bare has no eval.json, so that only its provenance is shown" in words(out)
+    assert "of-bare" not in (paper / "checklist.md").read_text(encoding="utf-8")
+
+
+def test_an_evaluation_that_may_not_be_of_the_run_is_not_shown_silently(
+    command: Command, run: Path, evaluation: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report.html"
+    assert command("report", run, evaluation, "--out", out).code == 0
+    assert f"No evaluation is known to be of {run.name}; name its file by --evaluation" in words(
+        out
+    )
+
+
+def test_a_policy_that_leaves_every_dsc_undefined(
+    command: Command, evaluation: Path, tmp_path: Path
+) -> None:
+    content = json.loads(evaluation.read_text(encoding="utf-8"))
+    content |= {"paired": None, "baseline": None, "baseline_cases": [], "comparison": None}
+    del content["summary"]["dsc"]
+    for case in content["cases"]:
+        case["dsc"] = None
+    evaluation.write_text(json.dumps(content), encoding="utf-8")
+    out = tmp_path / "report.html"
+    assert command("report", evaluation, "--out", out).code == 0
+    assert "The DSC is undefined for every one of 3 images" in words(out)
+
+
 def test_a_comparison_alone(command: Command, tmp_path: Path) -> None:
     path, out = tmp_path / "compare.json", tmp_path / "report.html"
     path.write_text(json.dumps(comparison("first", "second")), encoding="utf-8")

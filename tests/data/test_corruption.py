@@ -161,6 +161,17 @@ def test_a_bridge_joins_the_parts() -> None:
         assert done.sum() < 1.6 * mask.sum()
 
 
+@pytest.mark.parametrize(("radius_px", "gap_px"), [(40, 2), (60, 3), (40, 25)])
+def test_a_bridge_joins_large_parts_that_are_near(radius_px: int, gap_px: int) -> None:
+    away_px = radius_px + gap_px / 2
+    mask = ellipse((128 - away_px, 96), (radius_px, radius_px))
+    mask |= ellipse((128 + away_px, 96), (radius_px, radius_px))
+    assert num_parts(mask) == 2
+    for index in range(40):
+        done = corrupt(mask, seed=0, index=index, config=only("bridge")).probs > 0.5
+        assert num_parts(done) == 1, index
+
+
 @pytest.mark.parametrize("shape", ["round", "border", "thin"])
 def test_a_bridge_to_nowhere_hangs_on_the_lesion(shape: str) -> None:
     mask = lesion(shape, 0.03)
@@ -182,6 +193,19 @@ def test_islands_do_not_touch_the_lesion(shape: str) -> None:
         assert added.any()
         assert not (added & near).any()
         assert 1 <= drawn(made)["num"] <= 30
+
+
+def test_islands_drawn_onto_the_lesion_find_room_beside_it() -> None:
+    mask = lesion("border", 0.30)
+    near = binary_dilation(mask, structure=np.ones((3, 3)), iterations=2)
+    config = only("islands", num_islands=(1, 2), island_share=(0.3, 0.3))
+    for index in range(60):
+        done = corrupt(mask, seed=2, index=index, config=config).probs > 0.5
+        assert done.sum() == round(1.3 * mask.sum()), index
+        assert not (done & near & ~mask).any()
+    config = only("islands", island_share=(9.0, 9.0))  # more than the frame holds
+    done = corrupt(mask, seed=2, index=0, config=config).probs > 0.5
+    assert np.array_equal(done, mask | ~near)
 
 
 def test_cuts_make_more_parts() -> None:
@@ -373,7 +397,15 @@ class TestSeries:
         with pytest.raises(InputError, match="the mask that they belong to"):
             replay(lesion("thin", 0.02)[:, :100], made.parameters)
 
-    @pytest.mark.parametrize("broken", [{}, {"steps": [{}], "temperature_px": None}, {"steps": 3}])
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            {},
+            {"steps": [{}], "temperature_px": None},
+            {"steps": 3},
+            {"steps": [{"kind": "empty", "seed": -1, "settings": {}}], "temperature_px": None},
+        ],
+    )
     def test_what_is_no_corruption_is_refused(self, broken: dict[str, object]) -> None:
         with pytest.raises(InputError, match="parameters of a corruption"):
             replay(lesion("round", 0.05), broken)
@@ -428,6 +460,7 @@ def test_a_frame_that_is_too_small_is_filled() -> None:
         ("over_ratio", (0.9, 2.0)),
         ("under_ratio", (0.9, 0.4)),
         ("num_islands", (0, 3)),
+        ("num_holes", (1.5, 2.5)),
         ("temperature_px", (0.0, 3.0)),
         ("soft_probability", 1.2),
         ("secondary_probability", -0.1),
@@ -456,7 +489,7 @@ def test_presets_differ_in_severity() -> None:
 
 
 def test_opencv_distances_are_exact() -> None:
-    """The engine relies on it: the precise mask is no approximation of the Euclidean distance."""
+    """The gap to the whole square is small: the precise mask is no approximation."""
     rng = np.random.default_rng(0)
     for density in (0.5, 0.99, 0.9995):
         free = (rng.random((300, 400)) < density).astype(np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -124,7 +125,8 @@ def test_a_known_mixture_is_found_again() -> None:
     assert fit.config.over_ratio == pytest.approx(known.over_ratio, abs=0.3)
     assert fit.config.under_ratio == pytest.approx(known.under_ratio, abs=0.1)
     assert fit.config.temperature_px == pytest.approx(known.temperature_px, abs=0.6)
-    assert fit.config.soft_probability == pytest.approx(0.72, abs=0.1)  # 0.8 of what is not empty
+    are_soft = [bool(((p > 0) & (p < 1)).any()) for _, p in pairs if p.any()]
+    assert fit.config.soft_probability == pytest.approx(np.mean(are_soft), abs=1e-4)
     gaps = np.array(list(fit.gaps.values()))
     assert gaps[:, 0].max() < 0.15
     assert gaps[:, 0].mean() < 0.5 * gaps[:, 1].mean()
@@ -142,6 +144,21 @@ def test_too_few_predictions_are_refused() -> None:
         fit_corruption([(pairs[0][0], pairs[0][1][:50])])
 
 
+def test_predictions_without_an_outline_say_nothing_about_softness() -> None:
+    """Half of them miss the lesion, some with probabilities below 0.5; all others are soft."""
+    known = CorruptionConfig(
+        probabilities={"over": 0.5, "empty": 0.5}, secondary_probability=0.0, soft_probability=1.0
+    )
+    masks = lesions(40)
+    pairs = [(m, corrupt(m, seed=1, index=i, config=known).probs) for i, m in enumerate(masks)]
+    missed = [(m, p) for m, p in pairs if not p.any()]
+    assert 10 < len(missed) < 30
+    assert fit_corruption(pairs, masks_per_band=10).config.soft_probability == 1
+    faint = [(m, p + np.float32(0.1)) for m, p in missed]
+    hard = [(m, m.astype(np.float32)) for m in masks]
+    assert fit_corruption([*hard, *faint], masks_per_band=10).config.soft_probability == 0
+
+
 class TestFiles:
     """Settings and predictions on the disk."""
 
@@ -151,6 +168,11 @@ class TestFiles:
         write_config(path, PRESETS[preset], notes=["one", "two"])
         assert path.read_text().startswith("# one\n# two\nprobabilities:")
         assert asdict(read_config(path)) == asdict(PRESETS[preset])
+
+    def test_a_note_of_several_lines_stays_a_note(self, tmp_path: Path) -> None:
+        path = tmp_path / "corruption.yaml"
+        write_config(path, CorruptionConfig(), notes=["--preds 'a\nb'"])
+        assert read_config(path) == CorruptionConfig()
 
     def test_what_is_left_out_keeps_its_default(self, tmp_path: Path) -> None:
         path = tmp_path / "corruption.yaml"
@@ -195,5 +217,14 @@ class TestFiles:
         assert np.array_equal(second, masks[1])
         assert np.array_equal(probs, soft)
         assert [name for name, _ in pairs.failures] == ["2"]
+        write_mask(tmp_path / "preds" / "1.png", masks[1])
+        pairs = PredictedMasks(records, tmp_path / "preds")
+        assert len(list(pairs)) == len(list(pairs)) == 1
+        assert [name for name, _ in pairs.failures] == ["1", "2"]
+        assert "2 predictions of this name" in pairs.failures[0][1]
+        labels = np.where(masks[0], 2, np.indices(HW)[0] < 5).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "masks" / "0.png"), labels)
+        ((labelled, _),) = PredictedMasks(records[:1], tmp_path / "preds", label=2)
+        assert np.array_equal(labelled, masks[0])
         with pytest.raises(InputError, match="no prediction"):
             PredictedMasks([], tmp_path / "preds")

@@ -249,6 +249,17 @@ class TestStrata:
         assert part.harmed["b"] == alone.pairs[0].harmed
         assert part.summaries["a"] == alone.summaries["a"].metrics
 
+    def test_empty_masks_are_counted_beside_the_means(self):
+        two, _ = self.compared()
+        a, b = two["a"], list(two["b"])
+        b[3], b[20] = (
+            dataclasses.replace(b[i], metrics=dataclasses.replace(b[i].metrics, outcome="missed"))
+            for i in (3, 20)
+        )
+        found = compare_methods({"a": a, "b": b}, metrics=["dsc"]).strata["label"]
+        assert [part.counts["b"].missed for part in found.values()] == [1, 1]
+        assert [part.counts["a"].missed for part in found.values()] == [0, 0]
+
     def test_sizes_are_thirds_at_stated_cuts(self):
         _, found = self.compared()
         sizes = found.strata["size"]
@@ -322,6 +333,10 @@ class TestStudyPlan:
         assert small.effect == 0.005
         assert small.num_patients > 20 * large.num_patients
 
+    def test_an_effect_of_nothing_is_refused(self, methods):
+        with pytest.raises(ConfigError, match="effect: expected a difference other than 0"):
+            compare_methods(methods, metrics=["dsc"], effect=0.0)
+
     def test_nothing_to_plan_by(self):
         same = method(np.full(24, 0.5))
         assert compare_methods({"a": same, "b": same}, metrics=["dsc"]).sample_size is None
@@ -344,7 +359,7 @@ class TestContract:
             *("p_sign", "sign_balance", "standardised_mean", "mixed", "equivalence"),
         }
         assert content["strata"]["size"]["small"].keys() == {
-            *("num_images", "num_patients", "summaries", "differences", "harmed"),
+            *("num_images", "num_patients", "summaries", "counts", "differences", "harmed"),
         }
 
     def test_the_order_of_images_changes_no_bit(self, methods, comparison):

@@ -117,13 +117,13 @@ class TestSummarise:
             summarise([])
         with pytest.raises(InputError, match=r"a\.png comes 2 times"):
             summarise([case("a.png"), case("a.png")])
-        with pytest.raises(InputError, match=r"tolerance 1 mm, .* and tolerance 1 px, "):
-            summarise([case("a.png"), case("b.png", distance_unit="mm")])
+        with pytest.raises(InputError, match=r"1 mm, .* \(b\.png\) and .* 1 px, .* \(a, c\)"):
+            summarise([case("a"), case("b.png", distance_unit="mm"), case("c")])
         with pytest.raises(InputError, match=r"tolerance 1 px, .* and tolerance 2 px, "):
             summarise([case("a.png"), case("b.png", tolerance=2.0)])
         with pytest.raises(InputError, match=r"pixel boundaries, .* and .* surfel boundaries"):
             summarise([case("a.png"), case("b.png", boundary="surfel")])
-        with pytest.raises(InputError, match=r"policy declared and .* policy ignore"):
+        with pytest.raises(InputError, match=r"policy declared .* and .* policy ignore"):
             summarise([case("a.png"), case("b.png", policy="ignore")])
         with pytest.raises(ConfigError, match="unknown metric 'dice': expected one of dsc"):
             summarise([case("a.png")], ["dice"])
@@ -223,7 +223,7 @@ class TestComparePaired:
         with pytest.raises(InputError, match="found patient p, tolerance 1 px"):
             compare_paired(cases, [cases[0], dataclasses.replace(cases[1], patient="p")])
         in_mm = [case(c.image, distance_unit="mm") for c in cases]
-        with pytest.raises(InputError, match=r"tolerance 1 px, .*found patient 0, tolerance 1 mm"):
+        with pytest.raises(InputError, match=r"tolerance 1 px, .*found patient .*, tolerance 1 mm"):
             compare_paired(cases, in_mm)
         other_truth = [case(c.image, area_target=101.0) for c in cases]
         with pytest.raises(InputError, match=r"a truth of 100 px², found .* a truth of 101 px²"):
@@ -246,8 +246,11 @@ class TestEvaluation:
             Case(image="images/b_1.png", metrics=missed),
         ]
 
-    def test_unknown_patient_is_the_image_stem(self):
-        assert [case.patient for case in self.cases(0)] == ["a", "b_1"]
+    def test_unknown_patient_is_the_image(self):
+        assert [case.patient for case in self.cases(0)] == ["a", "images/b_1.png"]
+
+    def test_unknown_patients_of_dotted_names_stay_apart(self):
+        assert summarise([case("1.2.840.1"), case("1.2.840.2")]).num_patients == 2
 
     def test_json_keeps_the_contract(self):
         found = json.loads(
@@ -296,7 +299,9 @@ class TestRows:
         assert (again.metrics.boundary, again.metrics.policy) == ("pixel", "declared")
         assert again.metrics.dsc == 0.8
 
-    @pytest.mark.parametrize("change", [{"image": 3}, {"dsc": "good"}, {"tolerance": None}])
+    @pytest.mark.parametrize(
+        "change", [{"image": 3}, {"dsc": "good"}, {"tolerance": None}, {"strata": 3}]
+    )
     def test_a_row_that_is_none(self, change):
         with pytest.raises(InputError, match="is not of an evaluated image"):
             Case.from_json(case("a").to_json() | change)

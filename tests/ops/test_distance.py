@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as npst
 from scipy.ndimage import distance_transform_edt
 
-from ultrarefiner.ops.distance import signed_distance
+from ultrarefiner.ops.distance import distance_to_zero, signed_distance
 
 _MASKS = npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 
@@ -76,3 +77,30 @@ def test_thresholding_at_zero_returns_the_mask(mask: np.ndarray) -> None:
 @settings(max_examples=60, deadline=None)
 def test_the_complement_changes_only_the_sign(mask: np.ndarray) -> None:
     np.testing.assert_allclose(signed_distance(~mask), -signed_distance(mask), rtol=1e-6)
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    """OpenCV alone fails this: its last bit depends on its threads and on where its result lies."""
+    pixels = np.ones((300, 400), dtype=np.uint8)
+    pixels[0, 0] = pixels[3, 200] = 0
+    num_threads, found, signed = cv2.getNumThreads(), set(), set()
+    try:
+        for threads in (1, 2):
+            cv2.setNumThreads(threads)
+            for _ in range(12):
+                distance = distance_to_zero(pixels)  # beside the one before: elsewhere in memory
+                found.add(distance.tobytes())
+                signed.add(signed_distance(pixels > 0).tobytes())
+    finally:
+        cv2.setNumThreads(num_threads)
+    assert len(found) == len(signed) == 1
+
+
+@pytest.mark.parametrize("hw", [(300, 400), (1100, 900), (3, 3000)])
+def test_distances_are_exact_to_the_last_bit(hw: tuple[int, int]) -> None:
+    """Also in frames so large that OpenCV's squares are wrong by one and more."""
+    pixels = np.ones(hw, dtype=np.uint8)
+    pixels[0, 0] = pixels[2, 5] = 0
+    y, x = np.ogrid[: hw[0], : hw[1]]
+    squares = np.minimum(y**2 + x**2, (y - 2) ** 2 + (x - 5) ** 2)
+    assert np.array_equal(distance_to_zero(pixels), np.sqrt(squares).astype(np.float32))

@@ -81,6 +81,13 @@ class TestSignFlips:
         assert sign_flip_test(np.array([0.1, 0.2, -0.3]), np.arange(3)) == 1.0
         assert sign_flip_test(np.array([0.1, 0.2, 0.1 + 0.2, -0.3]), np.arange(4)) == 0.75
 
+    def test_images_that_cancel_but_for_rounding_are_no_change(self):
+        differences, patients = np.tile([0.1, 0.2, -0.3], 6), np.repeat(np.arange(6), 3)
+        assert differences[:3].sum() != 0
+        assert sign_flip_test(differences, patients) == 1.0
+        more, others = np.append(differences, [0.2] * 5), np.append(patients, np.arange(6, 11))
+        assert sign_flip_test(more, others) == 2 / 2**5
+
     def test_no_change_and_no_pair(self):
         assert sign_flip_test(np.zeros(40), np.arange(40)) == 1.0
         assert sign_flip_test(np.array([0.4, 0.1]), np.array([1, 1])) == 1.0

@@ -172,6 +172,9 @@ def _fit_corruption_parser() -> ArgumentParser:
         "--preds", type=Path, required=True, help="folder of coarse masks or probabilities"
     )
     parser.add_argument("--fold", type=str | None, default=None, help="only this fold")
+    parser.add_argument(
+        "--label", type=int | None, default=None, help="value of the lesion in true label maps"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the simulated errors")
     parser.add_argument(
         "--masks_per_band", type=int, default=150, help="simulated for each type and size of error"
@@ -185,18 +188,20 @@ def _fit_corruption(args: Namespace) -> int:
     records = [r for r in read_manifest(args.manifest) if args.fold in (None, r.fold)]
     if not records:
         raise InputError(f"manifest {args.manifest}", expected=f"images of fold {args.fold}")
-    pairs = PredictedMasks(records, args.preds)
-    fit = fit_corruption(
-        pairs,
-        seed=args.seed,
-        masks_per_band=args.masks_per_band,
-        track=progress("simulating"),
-    )
+    pairs = PredictedMasks(records, args.preds, label=args.label)
+    try:
+        fit = fit_corruption(
+            pairs,
+            seed=args.seed,
+            masks_per_band=args.masks_per_band,
+            track=progress("simulating"),
+        )
+    finally:  # where too few are left, these say why
+        print_problems("skipped", pairs.failures)
     notes = [args.command_line, f"Fitted to {counted(fit.num_pairs, 'prediction')}."]
     write_config(args.out, fit.config, notes=notes)
     _print_fit(fit)
     print(f"{counted(fit.num_pairs, 'prediction')}; see {args.out}")
-    print_problems("skipped", pairs.failures)
     return SOME_FAILED if pairs.failures else DONE
 
 

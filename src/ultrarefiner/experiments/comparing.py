@@ -16,6 +16,7 @@ from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.experiments.scoring import (
     MaskFolder,
     ScoringConfig,
+    note_unknown_patients,
     provenance,
     read_records,
     read_truth,
@@ -90,6 +91,7 @@ class _Source:
     sha256: str | None = None
     manifest_sha256: str | None = None
     failures: tuple[Remark, ...] = ()
+    notes: tuple[Remark, ...] = ()
 
 
 def compare_sources(
@@ -151,14 +153,14 @@ def compare_sources(
     }
     if out:
         write_json(out, content)
-    notes = []
+    notes = list(dict.fromkeys(note for source in sources for note in source.notes))
     if num_left_out:
         notes.append(("common", f"{num_left_out} of {num_images} images are left out"))
     if len(digests) > 1:
         notes.append(("manifest", "the methods were evaluated with different ones"))
     return ComparisonResult(
         content=content,
-        failures=tuple(failure for source in sources for failure in source.failures),
+        failures=tuple(dict.fromkeys(one for source in sources for one in source.failures)),
         notes=tuple(notes),
     )
 
@@ -245,14 +247,16 @@ def _score(path: Path, truths: Truths) -> _Source:
     folder = MaskFolder(path, sorted({record.image for record in records}))
     cases: list[Case] = []
     failures: list[Remark] = []
+    notes = note_unknown_patients(records)
     for record in records:
         try:
-            truth = read_truth(record, truths.scoring.label)
+            truth, remarks = read_truth(record, truths.scoring.label)
             mask = folder.open(split_name(record.image)[0], truth.shape)
         except InputError as error:
             failures.append((record.image.name, str(error)))
         else:
             cases.append(truths.scoring.score(mask, truth, record))
+            notes += remarks
     if not cases:
         raise InputError(
             f"nothing to compare in {path}",
@@ -264,6 +268,7 @@ def _score(path: Path, truths: Truths) -> _Source:
         cases=cases,
         manifest_sha256=provenance("", truths.manifest)["manifest_sha256"],
         failures=tuple(failures),
+        notes=tuple(notes),
     )
 
 

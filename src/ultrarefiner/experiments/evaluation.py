@@ -19,6 +19,7 @@ from ultrarefiner.experiments.scoring import (
     MaskFolder,
     OpenedMask,
     ScoringConfig,
+    note_unknown_patients,
     provenance,
     read_records,
     read_truth,
@@ -101,10 +102,11 @@ def evaluate_folder(
     cases: list[list[Case]] = [[] for _ in folders]
     failures: list[tuple[str, str]] = []
     truths: dict[str, str] = {}
+    notes = note_unknown_patients(records)
     for record in records:
         stem = split_name(record.image)[0]
         try:
-            truth = read_truth(record, scoring.label)
+            truth, remarks = read_truth(record, scoring.label)
             masks = [folder.open(stem, truth.shape) for folder in folders]
         except InputError as error:
             failures.append((record.image.name, str(error)))
@@ -113,6 +115,7 @@ def evaluate_folder(
             column.append(scoring.score(mask, truth, record))
         maps.add(masks, truth, cases[0][-1])
         truths[stem] = _mask_path(record)
+        notes += remarks
     if not truths:
         raise InputError(
             f"nothing to evaluate in {preds}",
@@ -127,8 +130,8 @@ def evaluate_folder(
         **provenance(command, manifest),
     }
     write_json(out, content)
-    notes = (*(note for folder in folders for note in folder.notes), *maps.notes(len(truths)))
-    return EvaluationResult(content=content, failures=tuple(failures), notes=notes)
+    notes += [note for folder in folders for note in folder.notes] + maps.notes(len(truths))
+    return EvaluationResult(content=content, failures=tuple(failures), notes=tuple(notes))
 
 
 class _Maps:

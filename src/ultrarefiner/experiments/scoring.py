@@ -17,6 +17,7 @@ from ultrarefiner.data.readers import CoarseMask, read_coarse
 from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.metrics import Case, evaluate_mask
 from ultrarefiner.metrics.boundaries import BOUNDARIES, Boundary
+from ultrarefiner.metrics.cases import shown
 from ultrarefiner.metrics.policy import POLICIES, Policy
 from ultrarefiner.refine.folder import resample_coarse
 from ultrarefiner.refine.results import as_cell, read_results
@@ -71,7 +72,7 @@ class ScoringConfig:
             )
         except InputError as error:
             raise InputError(
-                f"{mask.path}: {error.what}",
+                f"{mask.path} against {record.mask}: {error.what}",
                 expected=error.expected,
                 found=error.found,
                 fix=error.fix,
@@ -119,15 +120,27 @@ class MaskFolder:
         self.folder = folder
         self.resamples = resamples
         self.notes: list[tuple[str, str]] = []
-        pairs = pair_files(images, _finished_masks(folder)).pairs
-        self._paths = {pair.stem: pair.coarse for pair in pairs}
+        pairing = pair_files(images, _finished_masks(folder))
+        self._paths = {pair.stem: pair.coarse for pair in pairing.pairs}
+        self._ambiguous = {
+            split_name(image)[0]: group for group in pairing.ambiguous for image in group.images
+        }
 
     def open(self, stem: str, shape: tuple[int, ...]) -> OpenedMask:
         """Return the mask of an image.
 
         Raises:
-            InputError: there is none, it cannot be read, or it has another size than the truth.
+            InputError: there is none, or more than one that it could be; it cannot be read, or has
+                another size than the truth.
         """
+        group = self._ambiguous.get(stem)
+        if group and group.coarse:
+            raise InputError(
+                f"names do not tell which mask in {self.folder} is that of {stem}",
+                expected="one image and one mask of that name",
+                found=shown([str(path) for path in (*group.images, *group.coarse)]),
+                fix="Rename the images and their masks, or remove what is there twice.",
+            )
         if stem not in self._paths:
             raise InputError(f"no mask named {stem} in {self.folder}")
         path = self._paths[stem]
@@ -156,15 +169,27 @@ def read_records(manifest: Path, fold: str | None) -> tuple[Record, ...]:
     return records if fold is None else outer_split(records, fold)[1]
 
 
-def read_truth(record: Record, label: int | None = None) -> Mask:
-    """Return the true mask of a record.
+def read_truth(
+    record: Record, label: int | None = None
+) -> tuple[Mask, tuple[tuple[str, str], ...]]:
+    """Return the true mask of a record, and its file with a remark if it is not plainly a mask.
 
     Raises:
         InputError: it has none, or it cannot be read.
     """
     if record.mask is None:
         raise InputError(f"{record.image.name} has no mask in the manifest")
-    return read_coarse(record.mask, label=label).values > 0.5
+    found = read_coarse(record.mask, label=label)
+    remarks = found.notes if found.is_hard else (*found.notes, "lesion is what is above one half")
+    notes = ((str(record.mask), "; ".join(remarks)),) if remarks else ()
+    return found.values > 0.5, notes
+
+
+def note_unknown_patients(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return a remark on images of which no patient is known, if there are any."""
+    unknown = sum(not record.patient for record in records)
+    remark = f"{unknown} of {len(records)} images name none: each counts as a patient"
+    return [("patient", remark)] if unknown else []
 
 
 def strata_of(record: Record) -> dict[str, str]:

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ class Case:
     Args:
         image: path or name of the image, unique among the cases.
         metrics: what :func:`~ultrarefiner.metrics.evaluate_mask` gave.
-        patient: whose image it is; when unknown, the image's stem stands for the patient.
+        patient: whose image it is; when unknown, the image stands for the patient.
         strata: what kind of image it is, such as ``{"label": "benign", "device": "A"}``.
     """
 
@@ -37,7 +36,7 @@ class Case:
 
     def __post_init__(self) -> None:
         if not self.patient:
-            object.__setattr__(self, "patient", Path(self.image).stem)
+            object.__setattr__(self, "patient", self.image)
 
     def to_json(self) -> dict[str, Any]:
         """Return the row of ``eval.json``; an undefined metric is None."""
@@ -55,6 +54,8 @@ class Case:
         """
         if not isinstance(row, Mapping) or not isinstance(row.get("image"), str):
             raise _no_row("a row", "one with the name of its image")
+        if not isinstance(row.get("strata") or {}, Mapping):
+            raise _no_row(f"the row of {row['image']}", "kinds of image and their levels as strata")
         return cls(
             image=row["image"],
             metrics=metrics_from_json(row),
@@ -144,12 +145,14 @@ def in_order(cases: Sequence[Case], *, name: str = "") -> list[Case]:
             expected="one case per image",
             fix="Keep one row of it, or give the images unique paths.",
         )
-    settings = sorted({setting_of(case) for case in cases})
+    settings: dict[str, list[str]] = {}
+    for case in cases:
+        settings.setdefault(setting_of(case), []).append(case.image)
     if len(settings) > 1:
         raise InputError(
             f"{whose}cases were measured in several ways",
             expected="one distance unit, tolerance, boundary and policy",
-            found=" and ".join(settings),
+            found=" and ".join(f"{how} ({shown(settings[how])})" for how in sorted(settings)),
             fix="Give the pixel spacing of all images or of none, and evaluate them together.",
         )
     return sorted(cases, key=lambda case: case.image)

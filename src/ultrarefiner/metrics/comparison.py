@@ -23,8 +23,10 @@ from ultrarefiner.metrics.pairs import (
 )
 from ultrarefiner.metrics.strata import group_levels, size_thirds
 from ultrarefiner.metrics.summary import (
+    Counts,
     Summary,
     check_delta,
+    count_empty,
     dice_changes,
     patients_of,
     share_changes,
@@ -44,6 +46,7 @@ class Stratum:
     num_images: int
     num_patients: int
     summaries: Mapping[str, Mapping[str, Estimate]]
+    counts: Mapping[str, Counts]
     differences: Mapping[str, Mapping[str, Estimate]]
     harmed: Mapping[str, Share]
 
@@ -267,6 +270,7 @@ def _stratum(
             name: estimate_columns(table, patients, metrics, seed=seed)
             for name, table in tables.items()
         },
+        counts={name: count_empty(own) for name, own in parts.items()},
         differences={
             name: estimate_columns(tables[name] - tables[reference], patients, metrics, seed=seed)
             for name in others

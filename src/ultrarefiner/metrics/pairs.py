@@ -210,10 +210,10 @@ def plan_study(
     num_patients = len(np.unique(patients))
     if num_patients < 2:
         return None
-    sd = float(changes.std(ddof=1))
-    effect = float(changes.mean()) if effect is None else effect
-    if sd < _ROUNDING or abs(effect) < _ROUNDING:
+    sd, observed = float(changes.std(ddof=1)), float(changes.mean())
+    if sd < _ROUNDING or (effect is None and abs(observed) < _ROUNDING):
         return None
+    effect = observed if effect is None else effect
     icc = random_intercept(changes, patients).icc
     images_per_patient = len(changes) / num_patients
     size = sample_size(effect, sd=sd, icc=icc, images_per_patient=images_per_patient)

@@ -5,6 +5,7 @@ All intervals respect patients; see :mod:`ultrarefiner.statistics`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -157,19 +158,14 @@ def summarise(cases: Sequence[Case], metrics: Sequence[str] = METRICS, *, seed: 
     names = with_tolerances(cases, metrics)
     values = table_of(cases, names)
     estimates = estimate_columns(values, patients, names, seed=seed)
-    outcomes = [case.metrics.outcome for case in cases]
-    detected = np.array([outcome == "ok" for outcome in outcomes])
+    detected = np.array([case.metrics.outcome == "ok" for case in cases])
     if "hd95" in metrics and detected.any():
         hd95 = table_of(cases, ["hd95"])[detected]
         estimates |= estimate_columns(hd95, patients[detected], ["hd95_detected"], seed=seed)
     num_undefined = np.count_nonzero(np.isnan(values), axis=0)
     return Summary(
         metrics=estimates,
-        counts=Counts(
-            missed=outcomes.count("missed"),
-            false_positive=outcomes.count("false_positive"),
-            both_empty=outcomes.count("both_empty"),
-        ),
+        counts=count_empty(cases),
         undefined={n: int(num) for n, num in zip(names, num_undefined, strict=True) if num},
         num_images=len(cases),
         num_patients=len(np.unique(patients)),
@@ -254,6 +250,16 @@ def share_changes(
         "harmed": changes < -delta,
     }
     return {name: share_of(holds, patients, seed=seed) for name, holds in kinds.items()}
+
+
+def count_empty(cases: Sequence[Case]) -> Counts:
+    """Return of how many cases a mask is empty, by outcome."""
+    times = Counter(case.metrics.outcome for case in cases)
+    return Counts(
+        missed=times["missed"],
+        false_positive=times["false_positive"],
+        both_empty=times["both_empty"],
+    )
 
 
 def patients_of(cases: Sequence[Case]) -> Shaped[np.ndarray, " N"]:

@@ -58,7 +58,8 @@ def equivalence(
     Returns:
         The 90 % interval, p-values, and verdicts: equivalent when both tests reject at 5 %, that is
         when the interval lies within the margin; not inferior when the one that matters rejects.
-        With fewer than two patients all numbers are NaN and nothing is shown.
+        Two or three patients show nothing even where the interval is a point. With fewer than two
+        all numbers are NaN and nothing is shown.
 
     Raises:
         ConfigError: the margin is not above 0.

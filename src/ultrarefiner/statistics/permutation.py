@@ -8,7 +8,7 @@ from jaxtyping import Float64, Shaped
 from ultrarefiner.statistics.clusters import cluster_sums
 
 _MAX_EXACT = 14  # patients up to which all 2^C flips are tried
-_ROUNDING = 1e-12  # sums nearer to the observed one than this share of the largest sum are ties
+_ROUNDING = 1e-12  # sums this near to each other, as a share of the largest there can be, are ties
 
 
 def sign_flip_test(
@@ -47,8 +47,9 @@ def sign_flip_test(
     sums = cluster_sums(differences[:, None], clusters)[0][:, 0]
     if not sums.size:
         return float("nan")
-    sums = sums[sums != 0.0]  # flips that change nothing
-    reach = abs(sums.sum()) - _ROUNDING * np.abs(sums).sum()
+    rounding = _ROUNDING * float(np.nansum(np.abs(differences)))
+    sums = sums[np.abs(sums) > rounding]  # the others change nothing when they flip
+    reach = abs(sums.sum()) - rounding
     if len(sums) <= _MAX_EXACT:
         flips = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1
         return float(np.mean(_reaches(flips, sums, reach)))

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from ultrarefiner.data.corruption.lesion import Lesion, Window, choose_lowest, distance_to_zero
+from ultrarefiner.data.corruption.lesion import Lesion, Window, choose_lowest
 from ultrarefiner.data.rough import smooth_noise
 from ultrarefiner.ops.components import label_components
+from ultrarefiner.ops.distance import distance_to_zero
 from ultrarefiner.shapes import Mask
 
 Settings = Mapping[str, float]
@@ -37,7 +38,8 @@ def build_bridge(lesion: Lesion, settings: Settings, rng: np.random.Generator) -
     else:
         blob_px = 0.0
     (start, end) = ends
-    bent_px = 0.15 * radius_px
+    # A short band bends less: it would come apart.
+    bent_px = 0.15 * min(radius_px, float(np.hypot(*(end - start))))
     reach = Window(
         *np.floor(np.minimum(start, end)).astype(int),
         *(np.ceil(np.maximum(start, end)).astype(int) + 1),
@@ -69,9 +71,15 @@ def add_islands(lesion: Lesion, settings: Settings, rng: np.random.Generator) ->
     score = np.full(lesion.frame_hw, np.inf, dtype=np.float32)
     for radius_px, centre in zip(radii_px, _places(lesion, num, rng), strict=True):
         _lay_blob(score, centre, float(radius_px), rng)
-    _keep_off(score, lesion)
+    free = _beside(lesion)
+    # Islands drawn onto the lesion have no room there: what is short lies anywhere beside it.
+    while (short_px := total_px - np.count_nonzero(free & (score < np.inf))) > 0:
+        places = np.argwhere(free & (score == np.inf))
+        if not len(places):
+            break
+        _lay_blob(score, rng.choice(places), max(float(np.sqrt(short_px / np.pi)), 0.7), rng)
     result = lesion.mask.copy()
-    result |= choose_lowest(score, total_px, score < np.inf)
+    result |= choose_lowest(score, total_px, free & (score < np.inf))
     return result
 
 
@@ -174,13 +182,10 @@ def _lay_blob(
     np.minimum(part, (np.hypot(u, v) / (radius_px * uneven)).astype(np.float32), out=part)
 
 
-def _keep_off(score: Float32[np.ndarray, "H W"], lesion: Lesion) -> None:
-    """Make the lesion and a gap around it unavailable."""
-    if lesion.is_empty:
-        return
+def _beside(lesion: Lesion) -> Bool[np.ndarray, "H W"]:
+    """Return the pixels that are neither in the lesion nor in a gap around it."""
+    free = np.ones(lesion.frame_hw, dtype=bool)
     window = lesion.box.grown(_GAP_PX, lesion.frame_hw)
     square = np.ones((2 * _GAP_PX + 1,) * 2, dtype=np.uint8)
-    near: Bool[np.ndarray, "h w"] = cv2.dilate(
-        lesion.mask[window.slices].astype(np.uint8), square
-    ).astype(bool)
-    score[window.slices][near] = np.inf
+    free[window.slices] = cv2.dilate(lesion.mask[window.slices].astype(np.uint8), square) == 0
+    return free

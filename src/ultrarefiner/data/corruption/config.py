@@ -62,7 +62,7 @@ class CorruptionConfig:
         giant_ratio: area of a giant one [A].
         under_ratio: area of an under-segmentation [A].
         missing_share: area of a missing chunk [A].
-        hole_share: area of each hole [A].
+        hole_share: area of each hole [A]; together they keep it, each alone is larger or smaller.
         num_holes: how many.
         bridge_length: length of an adhesion's band [r].
         bridge_width: its width [r], but at least 2 px.
@@ -112,6 +112,10 @@ class CorruptionConfig:
                     f"corruption {name}",
                     expected=f"(low, high) with {smallest:g} <= low <= high <= {largest:g}",
                     found=f"({low}, {high})",
+                )
+            if name.startswith("num_") and (low, high) != (int(low), int(high)):
+                raise ConfigError(
+                    f"corruption {name}", expected="whole numbers", found=f"({low}, {high})"
                 )
         for name in ("secondary_probability", "soft_probability"):
             if not 0.0 <= getattr(self, name) <= 1.0:

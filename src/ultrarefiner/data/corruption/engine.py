@@ -89,13 +89,13 @@ def replay(mask: Mask, parameters: Mapping[str, Any]) -> ProbMap:
         parameters: of :class:`Corrupted`, also after a way through JSON.
 
     Raises:
-        InputError: the parameters are none, or those of another mask.
+        InputError: the parameters are none, or on this mask other area ratios come of them.
     """
     try:
         done, steps = _apply(mask, parameters["steps"])
         temperature_px = parameters["temperature_px"]
         reached = [step["reached_ratio"] for step in parameters["steps"]]
-    except (KeyError, TypeError) as cause:
+    except (KeyError, TypeError, ValueError) as cause:
         raise InputError(
             "parameters of a corruption",
             expected="those that `corrupt` returned",

@@ -31,7 +31,7 @@ def write_config(path: Path, config: CorruptionConfig, *, notes: Sequence[str] =
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(config).items()
     }
-    head = "".join(f"# {note}\n" for note in notes)
+    head = "".join(f"# {line}\n" for note in notes for line in note.splitlines())
     write_text(path, head + yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
 
 
@@ -71,15 +71,19 @@ class PredictedMasks:
     Args:
         records: rows of the manifest; those without a mask are passed over.
         folder: with a mask or probability for each image, named like it.
+        label: value of the lesion, where the true masks are label maps.
 
     Attributes:
-        failures: name and message of each file that could not be used, complete after iteration.
+        failures: name and message of each image whose files could not be used, complete after
+            iteration.
 
     Raises:
         InputError: nothing matches.
     """
 
-    def __init__(self, records: Iterable[Record], folder: Path) -> None:
+    def __init__(
+        self, records: Iterable[Record], folder: Path, *, label: int | None = None
+    ) -> None:
         masks = {record.image: record.mask for record in records if record.mask}
         pairing = pair_files(sorted(masks), find_images(folder))
         if not pairing.pairs:
@@ -89,17 +93,27 @@ class PredictedMasks:
                 found="other names" if masks else "no image with a true mask",
                 fix="Give the folder that holds them, as `coarse_probabilities` of a run.",
             )
-        self.failures: list[tuple[str, str]] = []
+        self._ambiguous = [
+            (
+                group.stem,
+                f"{len(group.images)} images and {len(group.coarse)} predictions of this name",
+            )
+            for group in pairing.ambiguous
+        ]
+        self.failures = list(self._ambiguous)
+        self._label = label
         self._files = [(masks[pair.image], pair.coarse) for pair in pairing.pairs]
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __iter__(self) -> Iterator[tuple[Mask, ProbMap]]:
+        self.failures = list(self._ambiguous)
         for truth, prediction in self._files:
             assert truth is not None
             try:
-                mask, probs = read_coarse(truth).values > 0.5, read_coarse(prediction).values
+                mask = read_coarse(truth, label=self._label).values > 0.5
+                probs = read_coarse(prediction).values
                 if mask.shape != probs.shape:
                     raise InputError(
                         str(prediction),

@@ -106,7 +106,8 @@ def fit_corruption(
     """Fit probabilities of the types, ranges of their sizes and softness to predictions.
 
     One error for each mask is fitted: ``secondary_probability`` is 0. Number, length and width of
-    holes, bridges, islands and cuts stay at their defaults.
+    holes, bridges, islands and cuts stay at their defaults. All is fitted on a grid of 224 px:
+    ``identity_px``, in pixels of the mask, holds for masks of about that size.
 
     Args:
         pairs: true mask and prediction of its image, a probability or a mask (0 and 1), of the
@@ -121,7 +122,7 @@ def fit_corruption(
     """
     if masks_per_band < 10:
         raise ConfigError("masks_per_band", expected="at least 10", found=f"{masks_per_band}")
-    truths, real, temperatures_px, num_soft = _measure(pairs)
+    truths, real, temperatures_px, are_soft = _measure(pairs)
     if len(truths) < _LEAST_PAIRS:
         raise InputError(
             "predictions to fit corruptions to",
@@ -135,7 +136,7 @@ def fit_corruption(
         for number, band in enumerate(track(bands, len(bands)))
     ]
     weights = _mix(real, simulated)
-    config = _config(bands, weights, temperatures_px, num_soft / len(truths))
+    config = _config(bands, weights, temperatures_px, float(np.mean(are_soft or [False])))
     drawn = {
         name: _simulate(truths, settings, (seed, len(bands)), max(len(truths), _NUM_DRAWN))
         for name, settings in (("fitted", config), ("default", CorruptionConfig()))
@@ -156,12 +157,15 @@ def fit_corruption(
 
 def _measure(
     pairs: Iterable[tuple[Mask, ProbMap]],
-) -> tuple[list[Truth], Table, list[float], int]:
-    """Return truths and statistics of the predictions, their temperatures, how many are soft."""
+) -> tuple[list[Truth], Table, list[float], list[bool]]:
+    """Return truths and statistics of the predictions, their temperatures, which are soft.
+
+    Those without an outline are not counted: a corruption softens none of them either.
+    """
     truths: list[Truth] = []
     rows: list[list[float]] = []
     temperatures_px: list[float] = []
-    num_soft = 0
+    are_soft: list[bool] = []
     for mask, probs in pairs:
         if mask.shape != probs.shape:
             raise InputError(
@@ -172,13 +176,15 @@ def _measure(
             continue
         truths.append(Truth(small))
         coarse = to_grid(probs)
-        rows.append(list(truths[-1].describe(coarse > 0.5).values()))
-        is_soft = bool(((probs > 0) & (probs < 1)).any())
-        num_soft += is_soft
-        temperature_px = find_temperature(coarse) if is_soft else None
+        pred = coarse > 0.5
+        rows.append(list(truths[-1].describe(pred).values()))
+        if not pred.any() or pred.all():
+            continue
+        are_soft.append(bool(((probs > 0) & (probs < 1)).any()))
+        temperature_px = find_temperature(coarse) if are_soft[-1] else None
         if temperature_px is not None:
             temperatures_px.append(temperature_px)
-    return truths, np.array(rows, dtype=float), temperatures_px, num_soft
+    return truths, np.array(rows, dtype=float), temperatures_px, are_soft
 
 
 def _bands() -> list[_Band]:

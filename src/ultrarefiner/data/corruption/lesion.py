@@ -7,8 +7,9 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32
 
+from ultrarefiner.ops.distance import distance_to_zero
 from ultrarefiner.shapes import Mask
 
 _PART_OF_FRAME = 0.02  # of the frame is the area that stands in for that of an empty mask
@@ -128,21 +129,6 @@ def distance_around(mask: Mask, box: Window, window: Window) -> Float32[np.ndarr
     depth = distance_to_zero(core)
     part = distance[top : top + near.hw[0], left : left + near.hw[1]]
     np.copyto(part, depth - np.float32(0.5), where=core.astype(bool))
-    return distance
-
-
-def distance_to_zero(pixels: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Return the Euclidean distance to the nearest zero, the same bits whenever it is asked.
-
-    OpenCV's last bit depends on where in memory it works. The square is a whole number: rounded to
-    it, and its root taken, the distance is exact (up to about 1000 px).
-    """
-    distance: Float32[np.ndarray, "h w"] = cv2.distanceTransform(
-        pixels, cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
-    np.multiply(distance, distance, out=distance)
-    np.rint(distance, out=distance)
-    np.sqrt(distance, out=distance)
     return distance
 
 
