@@ -13,6 +13,7 @@ from fakes.busbra import write_fake_busbra
 from fakes.busi import write_fake_busi
 from ultrarefiner.data.manifest import read_manifest
 from ultrarefiner.data.readers import read_coarse, read_image
+from ultrarefiner.data.rough import rough_version
 from ultrarefiner.data.sources import SOURCES
 
 
@@ -140,3 +141,31 @@ def test_what_cannot_be_done(
     assert words in outcome.err
     assert "Traceback" not in outcome.err
     assert not out.exists()
+
+
+def test_rough_masks_are_written_and_named_as_their_images(
+    command: Command, tmp_path: Path
+) -> None:
+    command("data", "phantom", "--num", 3, "--out", tmp_path / "data")
+    manifest, out = tmp_path / "data" / "manifest.csv", tmp_path / "rough"
+    outcome = command("data", "rough", "--manifest", manifest, "--seed", 3, "--out", out)
+    assert outcome.code == 0
+    assert outcome.out.startswith("3 rough masks")
+    for index, record in enumerate(read_manifest(manifest)):
+        assert record.mask is not None
+        truth = read_coarse(record.mask).values > 0.5
+        rough = read_coarse(out / f"{record.image.stem}.png").values > 0.5
+        assert (rough == rough_version(truth, seed=3, index=index)).all()
+        assert (rough != truth).any()
+
+
+def test_rough_masks_name_a_true_mask_that_is_missing(command: Command, tmp_path: Path) -> None:
+    command("data", "phantom", "--num", 2, "--out", tmp_path / "data")
+    manifest = tmp_path / "data" / "manifest.csv"
+    missing = read_manifest(manifest)[0].mask
+    assert missing is not None
+    missing.unlink()
+    outcome = command("data", "rough", "--manifest", manifest, "--out", tmp_path / "rough")
+    assert outcome.code == 1
+    assert missing.name in outcome.err
+    assert len(list((tmp_path / "rough").iterdir())) == 1

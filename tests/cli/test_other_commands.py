@@ -24,7 +24,7 @@ COMMANDS = [
     *("refine", "predict", "train", "release", "data", "evaluate", "compare"),
     *("report", "experiment", "gallery", "list", "doctor"),
 ]
-KINDS = ["import", "audit", "split", "phantom"]
+KINDS = ["import", "audit", "split", "phantom", "rough", "fit-corruption", "corruption-gallery"]
 
 
 def test_version(command: Command) -> None:

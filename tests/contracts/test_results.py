@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ultrarefiner.experiments.tables import markdown, stratum_row, variant_row
+from ultrarefiner.experiments.tables import (
+    level_row,
+    markdown,
+    pair_row,
+    stratum_row,
+    variant_row,
+)
 
 _ROOT = Path(__file__).parents[2]
 _RESULTS = sorted((_ROOT / "docs" / "results").glob("*.json"))
+_COMPARISONS = sorted((_ROOT / "docs" / "results" / "comparisons").glob("*.json"))
 
 
 def test_there_are_results() -> None:
@@ -36,6 +43,31 @@ def test_the_page_shows_the_strata() -> None:
     strata = result["strata"]["size"] | result["strata"]["label"]
     assert len(strata) == 5
     assert [name for name, found in strata.items() if stratum_row(name, found) not in page] == []
+
+
+@pytest.mark.parametrize("path", _COMPARISONS, ids=lambda path: path.stem)
+def test_the_page_shows_the_comparisons(path: Path) -> None:
+    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    (pair,) = result["pairs"]
+    assert [metric for metric in result["metrics"] if pair_row(pair, metric) not in page] == []
+    study = json.loads((_ROOT / "docs" / "results" / path.name).read_text(encoding="utf-8"))
+    gain = study["variants"]["default"]["paired"]["differences"]["dsc"]
+    assert gain["mean"] == pytest.approx(pair["tests"]["dsc"]["difference"]["mean"], abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["busbra_rough", "busbra_unet_fold3"])
+def test_the_page_shows_the_strata_of_comparisons(name: str) -> None:
+    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    path = _ROOT / "docs" / "results" / "comparisons" / f"{name}.json"
+    strata = json.loads(path.read_text(encoding="utf-8"))["strata"]
+    rows = [
+        level_row(kind, level, stratum, "refined")
+        for kind, levels in strata.items()
+        for level, stratum in levels.items()
+    ]
+    assert len(rows) == 13
+    assert [row for row in rows if row not in page] == []
 
 
 @pytest.mark.parametrize("path", _RESULTS, ids=lambda path: path.stem)

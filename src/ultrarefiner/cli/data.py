@@ -20,8 +20,15 @@ from ultrarefiner.data.corruption import (
 )
 from ultrarefiner.data.duplicates import find_duplicates
 from ultrarefiner.data.folds import assign_folds, lesion_shares
-from ultrarefiner.data.manifest import check_files, check_mask_sizes, read_manifest, write_manifest
+from ultrarefiner.data.manifest import (
+    Record,
+    check_files,
+    check_mask_sizes,
+    read_manifest,
+    write_manifest,
+)
 from ultrarefiner.data.phantom import PRESETS, CopyConfig, write_phantoms
+from ultrarefiner.data.rough import write_rough_masks
 from ultrarefiner.data.sources import SOURCES, import_source
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.errors import ConfigError, InputError
@@ -33,7 +40,7 @@ _SHOWN = 6
 
 def parser() -> ArgumentParser:
     """Return the parser of the command."""
-    return ArgumentParser(description="Import, audit, split or draw data.")
+    return ArgumentParser(description="Import, audit, split, draw or corrupt data.")
 
 
 def add_kinds(parser: ArgumentParser) -> None:
@@ -43,6 +50,7 @@ def add_kinds(parser: ArgumentParser) -> None:
     kinds.add_subcommand("audit", _audit_parser(), help="find duplicates, leaks and faults")
     kinds.add_subcommand("split", _split_parser(), help="assign folds without leaks")
     kinds.add_subcommand("phantom", _phantom_parser(), help="draw synthetic ultrasound images")
+    kinds.add_subcommand("rough", _rough_parser(), help="write mediocre versions of true masks")
     fit = "fit the errors of corrupted masks to predictions"
     kinds.add_subcommand("fit-corruption", _fit_corruption_parser(), help=fit)
     gallery = "draw every type of error on six lesions"
@@ -162,6 +170,28 @@ def _phantom(args: Namespace) -> int:
     return DONE
 
 
+def _rough_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Write mediocre versions of true masks (DSC 0.81 on average), to see what "
+        "refinement makes of them."
+    )
+    parser.add_argument("--manifest", type=Path, required=True, help="images and true masks")
+    parser.add_argument("--fold", type=str | None, default=None, help="only this fold")
+    parser.add_argument("--seed", type=int, default=0, help="of the errors")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    return parser
+
+
+def _rough(args: Namespace) -> int:
+    _check_seed(args.seed)
+    written = write_rough_masks(
+        _records_of(args), args.out, seed=args.seed, track=progress("drawing")
+    )
+    print_problems("skipped", written.failures)
+    print(f"{counted(written.num_masks, 'rough mask')} in {args.out}")
+    return SOME_FAILED if written.failures else DONE
+
+
 def _fit_corruption_parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Find which errors, how large and how often, make true masks resemble the "
@@ -185,10 +215,7 @@ def _fit_corruption_parser() -> ArgumentParser:
 
 def _fit_corruption(args: Namespace) -> int:
     _check_seed(args.seed)
-    records = [r for r in read_manifest(args.manifest) if args.fold in (None, r.fold)]
-    if not records:
-        raise InputError(f"manifest {args.manifest}", expected=f"images of fold {args.fold}")
-    pairs = PredictedMasks(records, args.preds, label=args.label)
+    pairs = PredictedMasks(_records_of(args), args.preds, label=args.label)
     try:
         fit = fit_corruption(
             pairs,
@@ -236,6 +263,14 @@ def _corruption_gallery(args: Namespace) -> int:
     return DONE
 
 
+def _records_of(args: Namespace) -> list[Record]:
+    """Return the records of the manifest, or of its one fold."""
+    records = [r for r in read_manifest(args.manifest) if args.fold in (None, r.fold)]
+    if not records:
+        raise InputError(f"manifest {args.manifest}", expected=f"images of fold {args.fold}")
+    return records
+
+
 def _check_seed(seed: int) -> None:
     if seed < 0:
         raise ConfigError("--seed", expected=">= 0", found=str(seed))
@@ -246,6 +281,7 @@ _KINDS = {
     "audit": _audit,
     "split": _split,
     "phantom": _phantom,
+    "rough": _rough,
     "fit-corruption": _fit_corruption,
     "corruption-gallery": _corruption_gallery,
 }

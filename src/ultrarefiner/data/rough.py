@@ -8,13 +8,19 @@ are equally rough.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from ultrarefiner.errors import ConfigError
+from ultrarefiner.data.formats import split_name
+from ultrarefiner.data.manifest import Record
+from ultrarefiner.data.readers import read_coarse
+from ultrarefiner.data.writers import write_mask
+from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.ops.distance import signed_distance
 
 
@@ -136,3 +142,59 @@ def _drop_crumbs(mask: Bool[np.ndarray, "H W"], min_area_px: float) -> Bool[np.n
     keep[0] = False
     kept: Bool[np.ndarray, "H W"] = keep[labels]
     return kept
+
+
+def rough_version(
+    mask: Bool[np.ndarray, "H W"], *, seed: int, index: int, config: RoughConfig | None = None
+) -> Bool[np.ndarray, "H W"]:
+    """Return the rough mask of an image of a series; it depends on seed and position alone."""
+    return roughen_mask(mask, np.random.default_rng([seed, index]), config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenMasks:
+    """How the writing went.
+
+    Attributes:
+        num_masks: masks written.
+        failures: file and reason of every true mask that could not be used.
+    """
+
+    num_masks: int
+    failures: tuple[tuple[str, str], ...]
+
+
+def write_rough_masks(
+    records: Sequence[Record],
+    out: Path,
+    *,
+    seed: int = 0,
+    track: Callable[[Iterable[Record], int], Iterable[Record]] = lambda items, _: items,
+) -> WrittenMasks:
+    """Write a rough version of every true mask, named as its image.
+
+    Args:
+        records: images with masks.
+        out: folder of the masks, ``STEM.png``.
+        seed: of the series; the mask of a record depends on it and the record's position.
+        track: wraps the iteration, for a progress bar.
+
+    Raises:
+        InputError: two images have one name, so that their masks would be one file.
+        OutputError: a mask cannot be written.
+    """
+    stems = [split_name(record.image)[0] for record in records]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise InputError(f"several images are called {twice}", expected="one of each name")
+    failures = []
+    for index, (record, stem) in enumerate(zip(track(records, len(records)), stems, strict=True)):
+        try:
+            if record.mask is None:
+                raise InputError(f"{record.image.name} has no mask in the manifest")
+            truth = read_coarse(record.mask).values > 0.5
+        except InputError as error:
+            failures.append((record.image.name, str(error)))
+        else:
+            write_mask(out / f"{stem}.png", rough_version(truth, seed=seed, index=index))
+    return WrittenMasks(num_masks=len(records) - len(failures), failures=tuple(failures))

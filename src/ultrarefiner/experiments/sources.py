@@ -10,7 +10,7 @@ import numpy as np
 
 from ultrarefiner.coarse import CoarseCheckpoint, CoarsePredictor, load_checkpoint
 from ultrarefiner.data.manifest import Record
-from ultrarefiner.data.rough import RoughConfig, roughen_mask
+from ultrarefiner.data.rough import RoughConfig, rough_version
 from ultrarefiner.errors import ConfigError, LeakError
 from ultrarefiner.experiments.scores import OpenedCase
 from ultrarefiner.shapes import Mask, ProbMap
@@ -57,8 +57,7 @@ class RoughMasks:
 
     def __call__(self, case: OpenedCase) -> CoarseMap:
         """Return a rough version of the case's truth."""
-        rng = np.random.default_rng([self.seed, case.index])
-        rough = roughen_mask(case.truth, rng, self.generator)
+        rough = rough_version(case.truth, seed=self.seed, index=case.index, config=self.generator)
         return CoarseMap(probs=rough.astype(np.float32), is_hard=True)
 
 

@@ -16,8 +16,10 @@ def markdown(result: Content) -> str:
     """Return the tables of a result: its variants and, where it has them, strata or sources.
 
     Args:
-        result: what a study returned, or the JSON that was stored of it.
+        result: what a study returned, or the JSON that was stored of it, or a ``compare.json``.
     """
+    if "pairs" in result:
+        return "\n".join(_comparison(result))
     return "\n".join(_ablation(result) if "sources" in result else _study(result))
 
 
@@ -38,6 +40,39 @@ def stratum_row(name: str, stratum: Content) -> str:
         f"| {coarse['hd95']['mean']:.1f} | {stratum['refined']['dsc']['mean']:.3f} "
         f"| {_signed(paired['differences']['dsc'])} | {100 * paired['harmed']['share']:.1f} % |"
     )
+
+
+def pair_row(pair: Content, metric: str) -> str:
+    """Return the line of one metric of two methods: difference, tests over patients, harm."""
+    test = pair["tests"][metric]
+    p_values = " | ".join(_p_value(test[name]) for name in ("p_permutation", "p_permutation_holm"))
+    return (
+        f"| {pair['method']} − {pair['reference']} | {metric} | {_signed(test['difference'])} "
+        f"| {p_values} | {test['standardised_mean']:+.2f} | {_share(pair['harmed'])} |"
+    )
+
+
+def level_row(kind: str, level: str, stratum: Content, method: str) -> str:
+    """Return the line of one stratum of a comparison: change of DSC, harm."""
+    return (
+        f"| {kind}: {level} | {stratum['num_images']} | {stratum['num_patients']} "
+        f"| {_signed(stratum['differences'][method]['dsc'])} "
+        f"| {_share(stratum['harmed'][method])} |"
+    )
+
+
+def _comparison(result: Content) -> Iterator[str]:
+    """Every pair by every metric, then the strata of the second method against the first."""
+    yield f"{_images(result)}; Holm over {len(result['pairs']) * len(result['metrics'])} tests."
+    yield ""
+    yield from _head(("methods", "metric", "difference [95 %]", "p", "Holm", "d_z", "harmed"))
+    for pair in result["pairs"]:
+        yield from (pair_row(pair, metric) for metric in result["metrics"])
+    yield ""
+    yield from _head(("stratum", "images", "patients", "gain [95 %]", "harmed [95 %]"))
+    for kind, levels in result["strata"].items():
+        for level, stratum in levels.items():
+            yield level_row(kind, level, stratum, result["methods"][1])
 
 
 def _study(result: Content) -> Iterator[str]:
@@ -106,3 +141,13 @@ def _signed(estimate: Content) -> str:
 
 def _interval(estimate: Content) -> str:
     return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _share(share: Content) -> str:
+    """Return a share of images with its interval over patients."""
+    low, high = 100 * share["clustered_low"], 100 * share["clustered_high"]
+    return f"{100 * share['share']:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
