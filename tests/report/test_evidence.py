@@ -6,6 +6,7 @@ import pytest
 
 from fakes.results import comparison, estimate, paired_test, probabilities
 from ultrarefiner.report.evidence import count_tests, sample_sentence, weigh_pairs
+from ultrarefiner.report.page import render_report
 from ultrarefiner.report.reliability import draw_reliability
 from ultrarefiner.report.strata import tabulate_strata
 from ultrarefiner.report.summaries import tabulate_comparison
@@ -41,6 +42,19 @@ class TestSentences:
     )
     def test_which_direction_is_worse(self, name, mean, worse):
         assert ("which is worse" in sentences_of(paired_test(mean, 0.01), name)) == worse
+
+    def test_few_patients_are_no_evidence_whatever_their_interval(self):
+        content = comparison() | {"num_patients": 2}
+        content["pairs"][0]["tests"] = {"dsc": paired_test(0.155, 0.0, p_permutation=0.5)}
+        said = weigh_pairs(content)[0].sentences[0]
+        assert (
+            said
+            == "The mean DSC changes by +0.155 over 2 patients, too few to tell it from chance."
+        )
+
+    def test_a_test_that_does_not_bear_out_the_interval_is_said(self):
+        said = sentences_of(paired_test(0.09, 0.08, p_permutation=0.07, p_permutation_holm=0.3))
+        assert "it does not bear out the interval, so the difference stays open" in said
 
     def test_what_holm_takes_back_is_said(self):
         said = sentences_of(paired_test(0.09, 0.08, p_permutation=0.03, p_permutation_holm=0.2))
@@ -165,3 +179,12 @@ class TestReliability:
     @pytest.mark.parametrize("content", [{}, {"refined": {"ece": 0.0, "bins": []}}])
     def test_no_probabilities_no_figure(self, content):
         assert draw_reliability(content) is None
+
+
+def test_names_of_methods_keep_their_capitals():
+    content = comparison("TransUNet")
+    page = render_report(
+        [], title="t", evaluation=None, provenance={}, comparison=content, with_pictures=False
+    )
+    assert "TransUNet</th>" in page
+    assert "Transunet" not in page

@@ -46,6 +46,21 @@ def test_differences_are_those_of_the_cases():
     assert pair["tests"]["dsc"]["difference"]["mean"] == pytest.approx(refined - coarse)
 
 
+def test_a_run_that_is_called_coarse_does_not_replace_the_coarse_masks():
+    first, second = evaluation(0), evaluation(1)
+    found = compare_evaluations([("coarse", first), ("b", second)])
+    assert found["methods"] == ["coarse (before)", "coarse", "b"]
+    means = {n: found["summaries"][n]["metrics"]["dsc"]["mean"] for n in found["methods"]}
+    before = np.mean([c["dsc"] for c in first["baseline_cases"]])
+    assert means["coarse (before)"] == pytest.approx(before)
+    assert means["coarse"] == pytest.approx(np.mean([c["dsc"] for c in first["cases"]]))
+
+
+def test_a_delta_of_zero_is_kept():
+    first = evaluation(0) | {"settings": {"delta": 0.0, "seed": 0}}
+    assert compare_evaluations([("a", first), ("b", evaluation(1))])["delta"] == 0
+
+
 def test_evaluations_of_other_images_do_not_compare():
     with pytest.raises(InputError, match="lacks"):
         compare_evaluations([("a", evaluation(0)), ("b", evaluation(0, num=6))])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import sys
 from xml.etree import ElementTree
@@ -9,12 +10,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ultrarefiner.errors import ConfigError
+from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.metrics import Case, evaluate_cases, evaluate_mask
 from ultrarefiner.metrics.comparison import compare_methods
-from ultrarefiner.report.paper import write_paper
+from ultrarefiner.report.paper import write_paper, write_paper_of
 from ultrarefiner.report.paper.checklist import fill_checklist
+from ultrarefiner.report.paper.figures import draw_figures
 from ultrarefiner.report.paper.latex import differences_table, escape, metrics_table, strata_table
+from ultrarefiner.report.paper.sheets import cases_sheet
 
 FIGURES = ("paired", "bland_altman", "strata")
 EVALUATION = {
@@ -93,6 +96,47 @@ def test_names_cannot_break_the_table(comparison):
     assert escape("[a]\\b") == r"{[}a]\textbackslash{}b"
 
 
+def test_differences_are_in_the_order_of_the_page_and_no_zero_has_a_sign(comparison):
+    test = comparison["pairs"][0]["tests"]["dsc"]
+    zero = test | {"difference": {"mean": -0.0001, "low": -0.01, "high": 0.0001}}
+    pair = comparison["pairs"][0] | {"tests": {"hd95": test, "dsc": zero}}
+    rows = rows_of(differences_table(comparison | {"pairs": [pair]}))
+    assert [row[1].strip() for row in rows[1:]] == ["DSC", "HD95 {[}px]"]
+    assert rows[1][2].strip() == "0.000 [$-0.010$, 0.000]"
+
+
+def test_characters_that_tex_reads_its_own_way():
+    assert escape('<3 | "x"') == r'\textless{}3 \textbar{} "x"'
+    assert escape("*a\n\nb") == "{*}a  b"
+
+
+def test_a_spreadsheet_runs_no_name_as_a_formula(comparison):
+    names = ("=1+1", "+x", "-x", "@x", "\t=1", "plain", "a=b")
+    text = cases_sheet({name: [{"image": name, "dsc": -0.5, "hd95": None}] for name in names})
+    rows = list(csv.DictReader(io.StringIO(text)))
+    shown = [f"'{name}" for name in names[:5]] + ["plain", "a=b"]
+    assert [row["image"] for row in rows] == [row["method"] for row in rows] == shown
+    assert [(row["dsc"], row["hd95"]) for row in rows] == [("-0.5", "")] * 7
+
+
+def test_names_are_no_formulas_in_figures_and_no_file_is_lost(cases):
+    rows = dict(zip(("a$\\frac{$b", "a$\\frac{_b", "c"), [*cases.values()] * 2, strict=False))
+    methods = {name: [Case.from_json(row) for row in own] for name, own in rows.items()}
+    files = draw_figures(compare_methods(methods).to_json(), rows, {})
+    assert sum(name.startswith("paired_") and name.endswith(".svg") for name in files) == 3
+
+
+def test_perfect_masks_and_unknown_areas_are_drawn(cases):
+    perfect = [row | {"dsc": 1.0} for row in cases["coarse_50%"]]
+    for row in perfect:
+        del row["area_pred"]
+    rows = {"a": perfect, "b": perfect}
+    methods = {name: [Case.from_json(row) for row in own] for name, own in rows.items()}
+    files = draw_figures(compare_methods(methods).to_json(), rows, {})
+    assert "paired.svg" in files
+    assert "bland_altman.svg" not in files
+
+
 def test_the_table_says_what_the_comparison_found(comparison):
     found = comparison["summaries"]["refined & gated"]["metrics"]["dsc"]
     cell = f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
@@ -157,6 +201,30 @@ def test_the_checklist_claims_only_what_the_files_say(comparison):
     assert answers["44"] == answers["11"] == "**to be filled in by the authors**"
     known = sum("to be filled" not in answer for answer in answers.values())
     assert f"{known} of 44 items" in text
+
+
+def test_names_cannot_break_the_checklist(comparison):
+    evaluation = EVALUATION | {"versions": {"a|b": "1\n\n# 2"}}
+    evaluation["settings"] = EVALUATION["settings"] | {"fold": 0}
+    lines = fill_checklist(evaluation, comparison, None).splitlines()
+    assert "| 23 | Model | Software with versions (MI-CLAIM 3, 6) | a\\|b 1 # 2 |" in lines
+    assert sum(line.startswith("| 19 |") and "Fold 0" in line for line in lines) == 1
+
+
+def test_a_given_comparison_is_the_one_of_the_paper(tmp_path, methods):
+    one, two = methods.values()
+    rows = evaluate_cases(two, one).to_json()
+    content = json.loads(json.dumps(rows)) | EVALUATION
+    (tmp_path / "eval.json").write_text(json.dumps(content), encoding="utf-8")
+    given = compare_methods({"coarse": one, "refined": two}, metrics=["dsc"]).to_json()
+    path = tmp_path / "compare.json"
+    path.write_text(json.dumps(given), encoding="utf-8")
+    write_paper_of([tmp_path / "eval.json", path], tmp_path / "paper")
+    assert [row["metric"] for row in sheet(tmp_path / "paper" / "differences.csv")] == ["dsc"]
+    other = compare_methods({"a": one, "b": two}, metrics=["dsc"]).to_json()
+    path.write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(InputError, match=r"not among the sources.*a, b.*coarse, refined"):
+        write_paper_of([tmp_path / "eval.json", path], tmp_path / "paper")
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch, tmp_path, comparison, cases):

@@ -235,6 +235,14 @@ class TestNumbers:
         assert (decisions.num_accepted, decisions.num_rejected) == (0, 2)
         assert decisions.reasons == (("area changed too much", 2), ("too many fragments", 1))
 
+    @pytest.mark.parametrize("num_patients", [1, 2, 5])
+    def test_few_patients_are_no_evidence_whatever_their_interval(self, num_patients):
+        paired = {"differences": {"dsc": {"mean": 0.155, "low": 0.155, "high": 0.155}}}
+        evaluation = {"paired": paired, "num_images": 9, "num_patients": num_patients}
+        sentence = gain_sentence(evaluation)
+        assert "too few patients to tell it from chance" in sentence
+        assert "raised" not in sentence
+
     @pytest.mark.parametrize(
         ("low", "mean", "high", "said"),
         [
@@ -246,7 +254,7 @@ class TestNumbers:
     def test_sentence_claims_no_more_than_the_interval(self, low, mean, high, said):
         dsc = {"mean": mean, "low": low, "high": high}
         paired = {"differences": {"dsc": dsc}}
-        evaluation = {"paired": paired, "num_images": 9, "num_patients": 1}
+        evaluation = {"paired": paired, "num_images": 9, "num_patients": 9}
         sentence = gain_sentence(evaluation)
         assert said in sentence
-        assert "9 images of 1 patient" in sentence
+        assert "9 images of 9 patients" in sentence

@@ -55,6 +55,21 @@ class TestSources:
         with pytest.raises(InputError, match=r"cannot use .*other\.json.*ultrarefiner evaluate"):
             read_sources([path])
 
+    @pytest.mark.parametrize(
+        ("changes", "found"),
+        [
+            ({"summary": None}, "other contents in summary"),
+            ({"cases": {}}, "other contents in cases"),
+            ({"cases": [{"image": "a"}]}, "cases without their metrics"),
+            ({"baseline_cases": ["a"]}, "cases without their metrics"),
+        ],
+    )
+    def test_a_damaged_evaluation_is_named(self, tmp_path, changes, found):
+        path = tmp_path / "eval.json"
+        path.write_text(json.dumps(evaluate(small_run()) | changes), encoding="utf-8")
+        with pytest.raises(InputError, match=rf"cannot use .*eval\.json.*{found}"):
+            read_sources([path])
+
     def test_an_evaluation_needs_its_run(self, tmp_path):
         path = write_evaluation(tmp_path / "eval.json")
         with pytest.raises(InputError, match="is of no run"):

@@ -232,6 +232,13 @@ class TestZoom:
 
 
 class TestLayers:
+    def test_closed_it_is_not_fitted_to_a_window_that_changes(self, page, viewer):
+        page.keyboard.press("Escape")
+        page.set_viewport_size({"width": 900, "height": 700})
+        page.keyboard.press("z")  # an error would be logged, which fails the page
+        page.wait_for_timeout(100)
+        assert not page.evaluate("document.getElementById('viewer').open")
+
     def test_the_gate_comes_with_its_key(self, page, viewer):
         gate = viewer.locator("image.gate")
         assert gate.is_hidden()

@@ -165,6 +165,7 @@ def _print_strata(content: Content) -> None:
             str(found["num_images"]),
             str(found["num_patients"]),
             *(_estimate(found["summaries"][method].get(name), name) for method in methods),
+            *(_empty(found["counts"][method]) for method in methods),
             *(
                 _estimate(found["differences"][method].get(name), name, sign=True)
                 for method in others
@@ -176,7 +177,9 @@ def _print_strata(content: Content) -> None:
     if rows:
         print(f"\n{_label(name, content)} by stratum")
         differences = [f"{method} - {content['reference']}" for method in others]
-        print_table(["", "images", "patients", *methods, *differences], rows)
+        empty = [f"{method} empty" for method in methods]
+        print_table(["", "images", "patients", *methods, *empty, *differences], rows)
+        print("empty: lesions missed + false positives")
     for kind, levels in content["strata_left_out"].items():
         print(f"{kind}: too few patients of {', '.join(levels)}")
     if content["size_cuts"]:
@@ -205,6 +208,10 @@ def _estimate(estimate: Content | None, name: str, *, sign: bool = False) -> str
         _number(estimate[end], digits_of(name), sign=sign) for end in ("mean", "low", "high")
     )
     return f"{mean} [{low}, {high}]"
+
+
+def _empty(counts: Content) -> str:
+    return f"{counts['missed']} + {counts['false_positive']}"
 
 
 def _undefined(summary: Content) -> str:

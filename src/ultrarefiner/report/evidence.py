@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ultrarefiner.report.naming import LABELS, LESS_IS_BETTER, SIGNED, digits_of, in_order
-from ultrarefiner.report.wording import counted, fixed, interval, p_value, signed
+from ultrarefiner.report.wording import (
+    FEWEST_PATIENTS,
+    counted,
+    fixed,
+    interval,
+    p_value,
+    signed,
+)
 
 Content = Mapping[str, Any]
 
@@ -84,7 +91,7 @@ def _sentences(pair: Content, comparison: Content) -> list[str]:
         return []
     name, test = names[0], pair["tests"][names[0]]
     sentences = [
-        _difference(pair, name),
+        _difference(pair, name, comparison),
         _tested(test, comparison),
         _mixed(test.get("mixed"), digits_of(name)) if _has_repeats(comparison) else "",
         _margin(test.get("equivalence"), LABELS.get(name, name)),
@@ -97,9 +104,14 @@ def _has_repeats(comparison: Content) -> bool:
     return bool(comparison["num_images"] > comparison["num_patients"])
 
 
-def _difference(pair: Content, name: str) -> str:
+def _difference(pair: Content, name: str, comparison: Content) -> str:
     change, digits = pair["tests"][name]["difference"], digits_of(name)
     label, pairing = LABELS.get(name, name), f"{pair['method']} than for {pair['reference']}"
+    if comparison["num_patients"] < FEWEST_PATIENTS:
+        return (
+            f"The mean {label} changes by {signed(change['mean'], digits)} over "
+            f"{counted(comparison['num_patients'], 'patient')}, too few to tell it from chance."
+        )
     if change["low"] <= 0 <= change["high"]:
         return (
             f"Whether the mean {label} differs is open: the change is "
@@ -127,6 +139,8 @@ def _tested(test: Content, comparison: Content) -> str:
     said += f", and p {p_value(holm)} after Holm's correction over {count_tests(comparison)} tests"
     if p <= _LEVEL < holm:
         return f"{said}: taken alone it would count, among so many tests it does not."
+    if p > _LEVEL and not test["difference"]["low"] <= 0 <= test["difference"]["high"]:
+        return f"{said}: it does not bear out the interval, so the difference stays open."
     return f"{said}."
 
 

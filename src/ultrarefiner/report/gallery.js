@@ -77,7 +77,8 @@ const line = viewer?.querySelector("input[type=range]");
 let current, order, opener;
 let look; // what of the picture is seen: its centre, and px of the picture per px of the screen
 
-const picture = () => stage?.querySelector("svg.overlay") ?? null;
+// Closed, the stage has no size and its picture none to fit.
+const picture = () => (viewer?.open ? stage.querySelector("svg.overlay") : null);
 
 function openViewer(index, others) {
   if (!viewer || !cases[index]) return;

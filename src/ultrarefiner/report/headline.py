@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from ultrarefiner.report.cases import ReportCase
-from ultrarefiner.report.wording import counted, fixed, interval
+from ultrarefiner.report.wording import FEWEST_PATIENTS, counted, fixed, interval, signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +72,15 @@ def gain_sentence(evaluation: Mapping[str, Any]) -> str:
         f"{counted(evaluation['num_images'], 'image')} "
         f"of {counted(evaluation['num_patients'], 'patient')}"
     )
+    if evaluation["num_patients"] < FEWEST_PATIENTS:
+        return (
+            f"The mean change of DSC is {signed(gain['mean'])} over {sample}, "
+            "too few patients to tell it from chance."
+        )
     if gain["low"] <= 0 <= gain["high"]:
         return (
             f"The 95 % interval of the mean change ({interval(gain, sign=True)}) includes zero: "
-            f"these {sample} show neither gain nor harm on average."
+            f"whether refinement helps or harms on average stays open after these {sample}."
         )
     verb = "raised" if gain["mean"] > 0 else "lowered"
     low, high = sorted(abs(gain[end]) for end in ("low", "high"))

@@ -31,9 +31,10 @@ def compare_evaluations(evaluations: Sequence[tuple[str, Content]]) -> dict[str,
         for name, rows in gather_methods(evaluations).items()
     }
     settings = evaluations[0][1].get("settings") or {}
+    delta = settings.get("delta")
     return compare_methods(
         methods,
-        delta=settings.get("delta") or _DEFAULT_DELTA,
+        delta=_DEFAULT_DELTA if delta is None else delta,
         seed=settings.get("seed") or 0,
     ).to_json()
 
@@ -43,7 +44,8 @@ def gather_methods(evaluations: Sequence[tuple[str, Content]]) -> dict[str, Sequ
 
     Args:
         evaluations: name and content of each ``eval.json``. The method of a single one is called
-            as in its own comparison: ``refined``.
+            as in its own comparison: ``refined``. Coarse masks whose name another evaluation
+            has are called ``(before)``.
     """
     baselines = {
         name: rows for name, content in evaluations if (rows := content.get("baseline_cases"))
@@ -54,7 +56,8 @@ def gather_methods(evaluations: Sequence[tuple[str, Content]]) -> dict[str, Sequ
         methods = {f"coarse of {name}": rows for name, rows in baselines.items()}
     if len(evaluations) == 1:
         return methods | {"refined": evaluations[0][1]["cases"]}
-    return methods | {name: content["cases"] for name, content in evaluations}
+    own = {name: content["cases"] for name, content in evaluations}
+    return {f"{n} (before)" if n in own else n: rows for n, rows in methods.items()} | own
 
 
 def _are_alike(tables: Sequence[Sequence[Content]]) -> bool:

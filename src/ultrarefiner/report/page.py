@@ -193,6 +193,7 @@ def _environment() -> Environment:
         wording.fixed,
         wording.signed,
         wording.percent,
+        wording.initial,
         wording.interval,
         wording.p_cell,
         naming.label_of,

@@ -28,8 +28,8 @@ def write_report(
 ) -> None:
     """Write one report on everything that the paths hold.
 
-    The first refinement run is shown case by case, without one the first evaluation. Several
-    evaluations are compared with each other.
+    The first run that has an evaluation is shown case by case; if none has, the first run; without
+    a run, the first evaluation. Several evaluations are compared with each other.
 
     Args:
         paths: run folders, training folders, folders of those, ``eval.json``, ``compare.json``.
@@ -42,7 +42,7 @@ def write_report(
         OutputError: the report cannot be written.
     """
     sources = read_sources(paths, evaluation=evaluation)
-    run = sources.runs[0] if sources.runs else None
+    run = sources.shown
     if run:
         scores: Content | None = run.evaluation
         cases = _cases_of_run(run)
@@ -68,8 +68,8 @@ def write_report(
 def _title(sources: Sources, comparison: Content | None) -> str:
     if comparison:
         return "Comparison of " + ", ".join(comparison["methods"])
-    if sources.runs:
-        return f"Refinement of {counted(len(sources.runs[0].record['cases']), 'coarse mask')}"
+    if sources.shown:
+        return f"Refinement of {counted(len(sources.shown.record['cases']), 'coarse mask')}"
     if sources.evaluations:
         return f"Evaluation of {counted(sources.evaluations[0][1]['num_images'], 'mask')}"
     return "Training of " + ", ".join(training.name for training in sources.trainings)
@@ -86,8 +86,23 @@ def _notes(run: RunSource | None, scores: Content | None, sources: Sources) -> l
             f"{counted(len(failures), 'image')} could not be scored and count nowhere: {named}"
             + (more if len(failures) > _SHOWN_FAILURES else "")
         )
-    if run and len(sources.evaluations) > 1:
-        notes.append(f"Images, figures and the table of all cases are those of {run.name}.")
+    if len(sources.evaluations) > 1 and (run or scores):
+        name = run.name if run else sources.evaluations[0][0]
+        notes.append(
+            f"Headline, figures, sizes, calibration, images and the table of all cases are those "
+            f"of {name}."
+        )
+    if run and scores is None and sources.evaluations:
+        notes.append(
+            f"No evaluation is known to be of {run.name}; name its file by --evaluation to have "
+            "it scored here."
+        )
+    for other in sources.runs:
+        if other is not run and other.evaluation is None:
+            notes.append(
+                f"{other.name} has no eval.json, so that only its provenance is shown; run "
+                "'ultrarefiner evaluate' on it to compare it."
+            )
     return notes
 
 

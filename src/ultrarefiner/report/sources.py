@@ -16,7 +16,18 @@ from ultrarefiner.report.learning import LOG, Training, read_training
 Content = dict[str, Any]
 
 _RUN_KEYS = ("command", "device", "config", "data_sha256", "versions", "cases", "notes")
-_EVALUATION_KEYS = ("summary", "baseline", "paired", "counts", "num_images", "cases")
+_EVALUATION_TYPES: dict[str, type | tuple[type, ...]] = {
+    "summary": dict,
+    "baseline": (dict, type(None)),
+    "paired": (dict, type(None)),
+    "counts": dict,
+    "num_images": int,
+    "num_patients": int,
+    "distance_unit": str,
+    "cases": list,
+}
+_EVALUATION_KEYS = tuple(_EVALUATION_TYPES)
+_ROW_KEYS = frozenset({"image", "dsc", "hd95"})
 _COMPARISON_KEYS = ("methods", "reference", "metrics", "summaries", "pairs", "num_patients")
 _EXPECTED = (
     "a folder written by 'refine', 'predict' or 'train', an eval.json, a compare.json, "
@@ -48,7 +59,7 @@ class Sources:
     """All that a report can show.
 
     Attributes:
-        runs: refinement runs; the first is shown case by case.
+        runs: refinement runs.
         evaluations: name and content of every ``eval.json``, those of the runs first.
         comparison: content of a ``compare.json``; None if none was given.
         trainings: training runs.
@@ -58,6 +69,12 @@ class Sources:
     evaluations: tuple[tuple[str, Content], ...]
     comparison: Content | None
     trainings: tuple[Training, ...]
+
+    @property
+    def shown(self) -> RunSource | None:
+        """The run that is shown case by case: the first with an evaluation, else the first."""
+        evaluated = [run for run in self.runs if run.evaluation is not None]
+        return next(iter((*evaluated, *self.runs)), None)
 
 
 def read_sources(paths: Sequence[Path], *, evaluation: Path | None = None) -> Sources:
@@ -110,7 +127,17 @@ def read_evaluation(path: Path) -> Content:
     Raises:
         InputError: it cannot be read or is none.
     """
-    return _read_json(path, "ultrarefiner evaluate", _EVALUATION_KEYS)
+    content = _read_json(path, "ultrarefiner evaluate", _EVALUATION_KEYS)
+    wrong = [key for key, kind in _EVALUATION_TYPES.items() if not isinstance(content[key], kind)]
+    rows = [*content["cases"], *(content.get("baseline_cases") or [])] if not wrong else []
+    if wrong or not all(isinstance(row, dict) and row.keys() >= _ROW_KEYS for row in rows):
+        raise InputError(
+            f"cannot use {path}",
+            expected="a file written by 'ultrarefiner evaluate'",
+            found=f"other contents in {wrong[0]}" if wrong else "cases without their metrics",
+            fix="Run 'ultrarefiner evaluate' again.",
+        )
+    return content
 
 
 def _expand(path: Path) -> list[tuple[Path, str]]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ultrarefiner.report.chart import Axis, value_axis
 from ultrarefiner.report.naming import digits_of, in_order
-from ultrarefiner.report.wording import fixed, interval, signed
+from ultrarefiner.report.wording import fixed, initial, interval, signed
 
 Content = Mapping[str, Any]
 
@@ -112,7 +112,7 @@ def tabulate_strata(comparison: Content) -> StrataTable | None:
         reference=comparison["reference"],
         groups=tuple(
             Strata(
-                title=_KINDS.get(kind, kind.capitalize()),
+                title=_KINDS.get(kind, initial(kind)),
                 rows=tuple(
                     row
                     for level, content in sorted(strata[kind].items(), key=_by_size)
@@ -145,7 +145,7 @@ def _remarks(comparison: Content) -> Iterator[str]:
         low, high = (f"{fixed(cut, 0)} {unit}" for cut in cuts)
         yield f"Sizes are thirds by the area of the true lesion: to {low}, to {high}, above."
     for kind, levels in (comparison.get("strata_left_out") or {}).items():
-        label = _KINDS.get(kind, kind.capitalize())
+        label = _KINDS.get(kind, initial(kind))
         yield f"{label}, left out with fewer than two patients: {', '.join(levels)}."
 
 

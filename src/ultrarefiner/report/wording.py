@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 UNKNOWN = "–"
 
+FEWEST_PATIENTS = 6
+"""Of fewer, no permutation of patients gives p below 0.05 (2 / 2^5 = 0.0625), nor do intervals."""
+
 
 def fixed(value: float | None, digits: int = 3) -> str:
     """Return a number with so many decimals.
@@ -50,6 +53,16 @@ def interval(estimate: Mapping[str, float], digits: int = 3, *, sign: bool = Fal
     """
     show = signed if sign else fixed
     return f"{show(estimate['low'], digits)} to {show(estimate['high'], digits)}"
+
+
+def initial(text: str) -> str:
+    """Return a text with a capital at its start, the rest as it is: names are not ours to change.
+
+    Example:
+        >>> initial("coarse of TransUNet")
+        'Coarse of TransUNet'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def counted(num: int, noun: str) -> str:

@@ -36,7 +36,8 @@ def write_paper_of(
         evaluation: ``eval.json`` of the first run; else the one in its folder, if any.
 
     Raises:
-        InputError: a source cannot be read, or there are no two methods to compare.
+        InputError: a source cannot be read, there are no two methods to compare, or a compare.json
+            is of others.
     """
     sources = read_sources(paths, evaluation=evaluation)
     evaluations = sources.evaluations
@@ -48,15 +49,32 @@ def write_paper_of(
             found=", ".join(methods) or "no eval.json",
             fix="Run 'ultrarefiner evaluate' with --baseline, or give several runs.",
         )
-    first = evaluations[0][1]
+    first, run = evaluations[0][1], sources.shown
     comparison = first.get("comparison") if len(evaluations) == 1 else None
+    if sources.comparison:
+        comparison, methods = sources.comparison, _methods_of(sources.comparison, methods)
     return write_paper(
         out,
         comparison or compare_evaluations(evaluations),
         methods,
         evaluation=first,
-        run=sources.runs[0].record if sources.runs else None,
+        run=run.record if run and run.evaluation is first else None,
     )
+
+
+def _methods_of(
+    comparison: Content, methods: Mapping[str, Sequence[Content]]
+) -> dict[str, Sequence[Content]]:
+    """Return the cases of the methods of a ``compare.json``, whose numbers the page shows too."""
+    missing = [name for name in comparison["methods"] if name not in methods]
+    if missing:
+        raise InputError(
+            "the cases of the comparison are not among the sources",
+            expected="evaluations of " + ", ".join(comparison["methods"]),
+            found=", ".join(methods),
+            fix="Leave compare.json out, or give its evaluations under the names that it has.",
+        )
+    return {name: methods[name] for name in comparison["methods"]}
 
 
 def write_paper(

@@ -106,7 +106,12 @@ def _known(evaluation: Content, comparison: Content, run: Content) -> dict[int, 
         38: _subgroups(comparison),
         39: _failures(comparison),
     }
-    return {number: text.replace("|", "\\|") for number, text in known.items() if text}
+    return {number: _cell(text) for number, text in known.items() if text}
+
+
+def _cell(text: str) -> str:
+    """Return a text that cannot leave its cell of the table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _preprocessing(run: Content) -> str:
@@ -116,7 +121,7 @@ def _preprocessing(run: Content) -> str:
 def _partition(settings: Content, evaluation: Content) -> str:
     fold = settings.get("fold")
     digest = evaluation.get("manifest_sha256")
-    where = f"Fold {fold} of the manifest was evaluated." if fold else ""
+    where = f"Fold {fold} of the manifest was evaluated." if fold not in (None, "") else ""
     return " ".join(filter(None, [where, f"Manifest sha256 `{digest}`." if digest else ""]))
 
 

@@ -32,6 +32,7 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # text stays text, as journals ask
     "svg.fonttype": "path",
     "svg.hashsalt": "ultrarefiner",
+    "text.parse_math": False,  # a name with dollars is a name
 }
 _SIDE_INCH = 3.3  # one column
 _UNDATED: dict[str, dict[str, str | None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -89,18 +90,19 @@ def _figures(
     probabilities: Mapping[str, Content],
     new_figure: Callable[..., Figure],
 ) -> Iterator[tuple[str, Figure]]:
-    for pair in comparison["pairs"]:
+    for name, pair in _file_names(comparison["pairs"]).items():
         figure = new_figure(figsize=(_SIDE_INCH, _SIDE_INCH))
         _draw_pair(figure.subplots(), pair, methods, comparison["delta"])
-        alone = len(comparison["pairs"]) == 1
-        yield "paired" if alone else f"paired_{_slug(pair)}", figure
-    figure = new_figure(figsize=(_SIDE_INCH * len(methods), _SIDE_INCH))
-    panels = figure.subplots(1, len(methods), sharex=True, sharey=True, squeeze=False)[0]
-    unit = unit_of("area_error", comparison["distance_unit"])
-    for axes, (name, cases) in zip(panels, methods.items(), strict=True):
-        _draw_agreement(axes, name, cases, unit)
-    panels[0].set(ylabel=f"Area of mask − truth [{unit}]")
-    yield "bland_altman", figure
+        yield name, figure
+    sized = {name: own for name, cases in methods.items() if (own := _with_areas(cases))}
+    if sized:
+        figure = new_figure(figsize=(_SIDE_INCH * len(sized), _SIDE_INCH))
+        panels = figure.subplots(1, len(sized), sharex=True, sharey=True, squeeze=False)[0]
+        unit = unit_of("area_error", comparison["distance_unit"])
+        for axes, (name, cases) in zip(panels, sized.items(), strict=True):
+            _draw_agreement(axes, name, cases, unit)
+        panels[0].set(ylabel=f"Area of mask − truth [{unit}]")
+        yield "bland_altman", figure
     rows = list(_forest_rows(comparison))
     if rows:
         figure = new_figure(figsize=(_SIDE_INCH, 0.6 + 0.2 * len(rows)))
@@ -128,10 +130,16 @@ def _draw_pair(axes: Axes, pair: Content, methods: Mapping[str, Cases], delta: f
         marks = axes.scatter(x[chosen], y[chosen], s=9, color=colour, marker=marker, alpha=0.8)
         marks.set_label(label)
         marks.set(linewidths=0, clip_on=False)
-    low = np.floor(10 * np.nanmin([x, y])) / 10
+    low = min(np.floor(10 * np.nanmin([x, y])) / 10, 0.9)
     axes.set(xlim=(low, 1), ylim=(low, 1), aspect="equal")
     axes.set(xlabel=f"DSC, {pair['reference']}", ylabel=f"DSC, {pair['method']}")
     axes.legend(loc="lower right")
+
+
+def _with_areas(cases: Cases) -> Cases:
+    """Return the cases whose areas are known; evaluations of older versions have none."""
+    names = ("area_pred", "area_target")
+    return [case for case in cases if all(case.get(name) is not None for name in names)]
 
 
 def _draw_agreement(axes: Axes, name: str, cases: Cases, unit: str) -> None:
@@ -178,6 +186,17 @@ def _draw_reliability(axes: Axes, probabilities: Mapping[str, Content]) -> None:
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axes.set(xlabel="Probability of lesion", ylabel="Share of lesion pixels")
     axes.legend(loc="upper left")
+
+
+def _file_names(pairs: Sequence[Content]) -> dict[str, Content]:
+    """Return the pairs by the name of their figure; names that look alike get a number."""
+    if len(pairs) == 1:
+        return {"paired": pairs[0]}
+    names: dict[str, Content] = {}
+    for number, pair in enumerate(pairs, start=1):
+        name = f"paired_{_slug(pair)}"
+        names[f"{name}_{number}" if name in names else name] = pair
+    return names
 
 
 def _slug(pair: Content) -> str:

@@ -16,7 +16,13 @@ _SPECIAL = {
     "^": r"\textasciicircum{}",
     "²": "$^2$",
     "−": "$-$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "[": "{[}",  # at the start of a row it would be the length after the last one
+    "*": "{*}",  # and this the star of that end of line
+    "\n": " ",
+    "\r": " ",
 } | {character: f"\\{character}" for character in "&%$#_{}"}
 _NONE = "--"
 
@@ -61,7 +67,9 @@ def differences_table(comparison: Content) -> str:
                 _number(test["rank_biserial"], 2, sign=True),
                 _number(test["standardised_mean"], 2, sign=True),
             ]
-            for i, (name, test) in enumerate(pair["tests"].items())
+            for i, (name, test) in enumerate(
+                (name, pair["tests"][name]) for name in in_order(pair["tests"])
+            )
         ]
         for pair in comparison["pairs"]
     ]
@@ -164,6 +172,8 @@ def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
     if value is None:
         return _NONE
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if not float(text):
+        text = text.lstrip("+-")
     return f"${text}$" if text[0] in "+-" else text
 
 

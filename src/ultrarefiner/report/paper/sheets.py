@@ -1,4 +1,7 @@
-"""The numbers of a paper as CSV, unrounded, for those who draw their own tables."""
+"""The numbers of a paper as CSV, unrounded, for those who draw their own tables.
+
+A name that a spreadsheet would run as a formula gets an apostrophe in front.
+"""
 
 from __future__ import annotations
 
@@ -93,6 +96,12 @@ def _flat(case: Content) -> dict[str, Any]:
 def _sheet(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    writer.writerow(map(_cell, head))
+    writer.writerows(map(_cell, row) for row in rows)
     return stream.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip().startswith(("=", "+", "-", "@")):
+        return f"'{value}"
+    return "" if value is None else value
