@@ -47,7 +47,7 @@ benchmarks: setup
 
 lock:  ## resolve anew (needs a package index)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --extra dev --extra dicom --extra docs --extra imagenet --extra paper pyproject.toml -o requirements.lock --quiet
+	    --extra dev --extra dicom --extra docs --extra imagenet --extra losses --extra paper pyproject.toml -o requirements.lock --quiet
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build

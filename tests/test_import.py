@@ -55,9 +55,13 @@ names = [
     for module in pkgutil.walk_packages(ultrarefiner.__path__, "ultrarefiner.")
     if not module.name.endswith("__main__")  # runs the command line
 ]
-for name in names:
+# Lightning brings a plotting library along where there is one: its room and command come last.
+late = [name for name in names if ".training" in name or name.startswith("ultrarefiner.cli.")]
+for name in sorted(names, key=late.__contains__):
+    if name in late and "heavy" not in globals():
+        heavy = {"pytorch_lightning", "matplotlib", "fastapi", "monai"} & set(sys.modules)
     import_module(name)
-heavy = {"lightning", "matplotlib", "fastapi", "monai"} & set(sys.modules)
+heavy |= {"fastapi", "monai"} & set(sys.modules)
 print(json.dumps([names, sorted(heavy)]))
 """
     names, heavy = json.loads(_python(code))

@@ -11,6 +11,7 @@ from ultrarefiner.coarse import COARSE_NETWORKS
 from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.data.sources import SOURCES
 from ultrarefiner.foundation import FOUNDATION_MODELS
+from ultrarefiner.losses import LOSSES
 from ultrarefiner.refine.assembly import PRESETS
 from ultrarefiner.refine.gates import GATES
 from ultrarefiner.refine.selection import SELECTIONS
@@ -20,6 +21,7 @@ _LISTS: dict[str, Iterable[str]] = {
     "coarse": COARSE_NETWORKS,
     "foundation": FOUNDATION_MODELS,
     "gates": GATES,
+    "losses": LOSSES,
     "presets": PRESETS,
     "selections": SELECTIONS,
     "sources": SOURCES,
