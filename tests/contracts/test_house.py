@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import Distribution, distribution
@@ -30,6 +31,12 @@ def test_imports_only_go_down() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 kept, 0 broken" in done.stdout
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest would take one for the other."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, num in names.items() if num > 1] == []
 
 
 @cache
