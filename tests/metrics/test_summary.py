@@ -312,3 +312,30 @@ class TestRows:
         del row[name]
         with pytest.raises(InputError, match=f"the row of a .*expected {name}"):
             Case.from_json(row)
+
+
+class TestFurtherTolerances:
+    def cases(self, *values: float, tolerance: float = 2.0) -> list[Case]:
+        return [
+            case(f"{i}", nsd=value / 2, nsd_at=((tolerance, value), (5.0, 1.0)))
+            for i, value in enumerate(values)
+        ]
+
+    def test_nsd_is_summed_up_at_each(self):
+        found = summarise(self.cases(0.2, 0.6, 1.0)).metrics
+        means = {name: found[name].mean for name in ("nsd", "nsd@2", "nsd@5")}
+        assert means == pytest.approx({"nsd": 0.3, "nsd@2": 0.6, "nsd@5": 1.0})
+        assert found["nsd@2"].low < 0.6 < found["nsd@2"].high
+
+    def test_they_belong_to_nsd(self):
+        assert set(summarise(self.cases(0.2, 0.6), ["dsc"]).metrics) == {"dsc"}
+
+    def test_differences_are_taken_at_each(self):
+        paired = compare_paired(self.cases(0.6, 0.8), self.cases(0.2, 0.6))
+        assert paired.differences["nsd@2"].mean == pytest.approx(0.3)
+        assert paired.differences["nsd@5"].mean == 0
+
+    def test_others_do_not_mix(self):
+        mixed = [*self.cases(0.2), *self.cases(0.2, 0.6, tolerance=3.0)[1:]]
+        with pytest.raises(InputError, match="tolerance 1, 3, 5 px"):
+            summarise(mixed)

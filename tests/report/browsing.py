@@ -16,6 +16,15 @@ NEEDS_CHROMIUM = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt install chromium)"),
 ]
+
+
+def needs_chromium(test):
+    """Mark one test, where the others of its file need no browser."""
+    for mark in NEEDS_CHROMIUM:
+        test = mark(test)
+    return test
+
+
 _ARGS = [
     "--headless",
     "--no-sandbox",
@@ -41,7 +50,7 @@ def launched() -> Iterator:
 @contextmanager
 def watched(browser, path: Path, **settings) -> Iterator:
     """Open a page; in the end it has logged nothing and asked for no other file."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900}, **settings)
+    page = browser.new_page(**{"viewport": {"width": 1400, "height": 900}} | settings)
     troubles, requests = [], []
     page.on("console", lambda message: troubles.append(message.text))
     page.on("pageerror", lambda error: troubles.append(str(error)))

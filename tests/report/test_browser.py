@@ -1,44 +1,25 @@
 """The page in a browser: quiet, self-contained, usable by keyboard, no wider than the screen."""
 
-import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from browsing import NEEDS_CHROMIUM, launched, watched
 from report_runs import broken, evaluate, make_case, small_run
 
 from fakes.results import comparison, probabilities, write_training
 from ultrarefiner.report import render_report
 from ultrarefiner.report.learning import read_training
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium", "chromium-browser"))), None
-)
-ARGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LAYERS = {"truth": "t", "coarse": "c", "refined": "r", "prompts": "p"}
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (apt install chromium)"),
-]
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +45,8 @@ def report(tmp_path_factory) -> Path:
 @pytest.fixture
 def page(browser, report):
     """The open page; when the test is over, it has logged no error and asked for no other file."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    troubles, requests = [], []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(report.as_uri())
-    yield page
-    assert troubles == []
-    assert [url for url in requests if not url.startswith("data:")] == [report.as_uri()]
-    page.close()
+    with watched(browser, report) as page:
+        yield page
 
 
 def names(page) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from browsing import launched, needs_chromium, watched
 
 from ultrarefiner.data.phantom import COPY_KINDS, PRESETS
 from ultrarefiner.errors import ConfigError, OutputError
@@ -19,9 +19,6 @@ from ultrarefiner.report.phantom_gallery import (
     write_phantom_picture,
 )
 
-_CHROMIUM = next(
-    filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium", "chromium-browser"))), None
-)
 _NUM = 2
 
 
@@ -97,24 +94,13 @@ def test_the_picture_is_a_jpeg(tmp_path: Path) -> None:
         write_phantom_picture(tmp_path / "a.png", seed=0, num_per_preset=1)
 
 
-@pytest.mark.browser
-@pytest.mark.skipif(_CHROMIUM is None, reason="needs chromium (apt install chromium)")
+@needs_chromium
 @pytest.mark.parametrize(("width_px", "media"), [(400, "screen"), (1400, "screen"), (800, "print")])
 def test_in_a_browser_it_is_quiet_and_fits(width_px: int, media: str, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
     path = tmp_path / "gallery.html"
     path.write_text(_page(), encoding="utf-8")
-    troubles: list[str] = []
-    requests: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=_CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"]
-        )
-        page = browser.new_page(viewport={"width": width_px, "height": 900})
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.as_uri())
+    viewport = {"width": width_px, "height": 900}
+    with launched() as browser, watched(browser, path, viewport=viewport) as page:
         page.emulate_media(media=media)
         assert page.evaluate("document.documentElement.scrollWidth") <= width_px
         outline = page.locator("#msk .pair path.line.target").first
@@ -123,6 +109,3 @@ def test_in_a_browser_it_is_quiet_and_fits(width_px: int, media: str, tmp_path: 
         repeated = page.locator("#msk use").first.bounding_box()
         assert repeated["width"] > 60
         assert page.locator("nav").is_visible() is (media == "screen")
-        browser.close()
-    assert troubles == []
-    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from browsing import launched, needs_chromium, watched
 
 import ultrarefiner.cli.gallery as command
 from fakes.busbra import write_fake_busbra
@@ -33,9 +33,6 @@ from ultrarefiner.report.stages_gallery import (
     write_stages_picture,
 )
 
-_CHROMIUM = next(
-    filter(None, map(shutil.which, ("/usr/bin/chromium", "chromium", "chromium-browser"))), None
-)
 _CONFIGS = {
     "literal": PRESETS["literal"],
     "default": RefinerConfig(),
@@ -278,35 +275,21 @@ class TestPage:
             write_stages_picture(tmp_path / "none.png", shown, ("default",))
         assert not list(tmp_path.glob("none*"))
 
-    @pytest.mark.browser
-    @pytest.mark.skipif(_CHROMIUM is None, reason="needs chromium (apt install chromium)")
+    @needs_chromium
     @pytest.mark.parametrize("width_px", [400, 1500])
     def test_in_a_browser_it_is_quiet_and_fits(
         self, shown: tuple[ShownCase, ...], width_px: int, tmp_path: Path
     ) -> None:
-        sync_api = pytest.importorskip("playwright.sync_api")
         path = tmp_path / "gallery.html"
         write_stages_gallery(path, shown)
-        troubles: list[str] = []
-        requests: list[str] = []
-        with sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=_CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"]
-            )
-            page = browser.new_page(viewport={"width": width_px, "height": 900})
-            page.on("console", lambda message: troubles.append(message.text))
-            page.on("pageerror", lambda error: troubles.append(str(error)))
-            page.on("request", lambda request: requests.append(request.url))
-            page.goto(path.as_uri())
+        viewport = {"width": width_px, "height": 900}
+        with launched() as browser, watched(browser, path, viewport=viewport) as page:
             assert page.evaluate("document.documentElement.scrollWidth") <= width_px
             line = page.locator("#shapes path.line.refined").last
             assert line.evaluate("path => getComputedStyle(path).stroke") == "rgb(86, 180, 233)"
             repeated = page.locator("#shapes use").first.bounding_box()
             picture = page.locator("#shapes .stages .picture").nth(1).bounding_box()
             assert repeated == pytest.approx(picture, abs=1)
-            browser.close()
-        assert troubles == []
-        assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
 
 
 class TestCommand:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from ultrarefiner.report import naming, wording
 from ultrarefiner.report.bland_altman import compare_sizes
@@ -20,6 +15,7 @@ from ultrarefiner.report.evidence import count_tests, sample_sentence, weigh_pai
 from ultrarefiner.report.figures import choose_figures
 from ultrarefiner.report.gate_map import GATE_COLOURS
 from ultrarefiner.report.headline import count_decisions, gain_sentence, measure_agreement
+from ultrarefiner.report.inline import inline_files, open_templates
 from ultrarefiner.report.learning import Training, draw_learning
 from ultrarefiner.report.reading import explain_policy
 from ultrarefiner.report.reliability import draw_reliability
@@ -31,14 +27,6 @@ from ultrarefiner.report.viewer import build_gallery
 Content = Mapping[str, Any]
 
 DEFAULT_DELTA = 0.02  # only sorts cases when no paired evaluation declares one
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Inline:
-    """A style sheet or script, with the hash by which the page's own policy lets it run."""
-
-    text: Markup
-    sha256: str
 
 
 def render_report(
@@ -78,8 +66,8 @@ def render_report(
     unit = (evaluation or comparison or {}).get("distance_unit", "px")
     parts: dict[str, Any] = {
         "title": title,
-        "css": _inline("page.css", "gallery.css"),
-        "js": _inline("gallery.js", "page.js"),
+        "css": inline_files("page.css", "gallery.css"),
+        "js": inline_files("gallery.js", "page.js"),
         "failed": [case for case in cases if case.error],
         "distance_unit": unit,
         "metrics_table": _metrics_table(evaluation, comparison),
@@ -181,32 +169,17 @@ def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ultrarefiner.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    environment = open_templates(
+        (
+            wording.fixed,
+            wording.signed,
+            wording.percent,
+            wording.initial,
+            wording.interval,
+            wording.p_cell,
+            naming.label_of,
+            naming.digits_of,
+        )
     )
-    for show in (
-        wording.fixed,
-        wording.signed,
-        wording.percent,
-        wording.initial,
-        wording.interval,
-        wording.p_cell,
-        naming.label_of,
-        naming.digits_of,
-    ):
-        environment.filters[show.__name__] = show
     environment.globals.update(symbol=draw_symbol, counted=wording.counted)
     return environment
-
-
-def _inline(*names: str) -> _Inline:
-    """Return files one after the other."""
-    folder = files("ultrarefiner.report")
-    text = "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-    return _Inline(text=Markup(text), sha256=digest)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from ultrarefiner.data.atomic import atomic_path, write_text
 from ultrarefiner.data.phantom import (
@@ -25,6 +20,7 @@ from ultrarefiner.data.phantom import (
 )
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.report import wording
+from ultrarefiner.report.inline import inline_files, open_templates
 from ultrarefiner.report.overlay import jpeg_data_uri, outline_path
 
 _MOST = 24  # phantoms of a preset, for the size of the page
@@ -116,26 +112,17 @@ def render_phantom_gallery(*, seed: int, num_per_preset: int) -> str:
         (name, PRESETS[name], [_draw_tile(name, seed, i) for i in range(num_per_preset)])
         for name in PRESETS
     ]
-    css = "".join(
-        files("ultrarefiner.report").joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.css", "gallery.css", "phantom_gallery.css")
-    )
-    environment = Environment(
-        loader=PackageLoader("ultrarefiner.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("phantom_gallery.html.j2").render(
-        css=Markup(css),
-        css_sha256=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode("ascii"),
-        seed=seed,
-        sections=sections,
-        copies=_draw_copies(seed),
-        counted=wording.counted,
-        styled=_styles,
+    return (
+        open_templates()
+        .get_template("phantom_gallery.html.j2")
+        .render(
+            css=inline_files("page.css", "gallery.css", "phantom_gallery.css"),
+            seed=seed,
+            sections=sections,
+            copies=_draw_copies(seed),
+            counted=wording.counted,
+            styled=_styles,
+        )
     )
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from ultrarefiner.data.atomic import atomic_path, write_text
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.report import wording
+from ultrarefiner.report.inline import inline_files, open_templates
 from ultrarefiner.report.panels import Panel, Raster, map_raster, paint_panel
 from ultrarefiner.report.stages import STAGES, ShownCase
 
@@ -62,22 +58,9 @@ def render_stages_gallery(shown: Sequence[ShownCase]) -> str:
         ("images", "Real images", [case for case in shown if not case.case.is_synthetic]),
         ("shapes", "Hard shapes", [case for case in shown if case.case.is_synthetic]),
     ]
-    css = "".join(
-        files("ultrarefiner.report").joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.css", "gallery.css", "stages_gallery.css")
-    )
-    environment = Environment(
-        loader=PackageLoader("ultrarefiner.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(fixed=wording.fixed, signed=wording.signed)
+    environment = open_templates((wording.fixed, wording.signed))
     return environment.get_template("stages_gallery.html.j2").render(
-        css=Markup(css),
-        css_sha256=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode("ascii"),
+        css=inline_files("page.css", "gallery.css", "stages_gallery.css"),
         sections=[section for section in sections if section[2]],
         counted=wording.counted,
         legend=LEGEND,
