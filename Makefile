@@ -18,18 +18,22 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
 
-demo: setup  ## draw phantoms, refine their rough masks, evaluate, report
+demo: setup  ## draw phantoms, segment them, refine their rough masks, evaluate, report
 	rm -rf runs/demo
 	$(BIN)/ultrarefiner data phantom --num 24 --seed 0 --out runs/demo/data
 	$(BIN)/ultrarefiner refine --images runs/demo/data/images --coarse runs/demo/data/coarse --out runs/demo \
-	    --options.save_8bit_probabilities true
+	    --checkpoint nano --options.save_8bit_probabilities true
 	@$(BIN)/ultrarefiner evaluate --manifest runs/demo/data/manifest.csv --preds runs/demo \
 	    --baseline runs/demo/data/coarse --out runs/demo/eval.json
+	$(BIN)/ultrarefiner predict --images runs/demo/data/images --checkpoint nano --out runs/demo/images_alone
+	@$(BIN)/ultrarefiner evaluate --manifest runs/demo/data/manifest.csv --preds runs/demo/images_alone \
+	    --baseline runs/demo/images_alone/coarse --out runs/demo/images_alone/eval.json
+	$(BIN)/ultrarefiner report runs/demo/images_alone --out runs/demo/images_alone/report.html
 	$(BIN)/ultrarefiner report runs/demo --out runs/demo/report.html
-	@echo "open runs/demo/report.html"
+	@echo "open runs/demo/report.html, and runs/demo/images_alone/report.html for masks from images alone"
 
 test: setup lint types  ## everything that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .
@@ -43,11 +47,11 @@ docs: setup
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 benchmarks: setup
-	cd benchmarks && for name in metrics refine audit prompts roi pipeline corruption; do ../$(BIN)/python $$name.py || exit 1; done
+	cd benchmarks && for name in metrics refine audit prompts roi pipeline corruption phase2; do ../$(BIN)/python $$name.py || exit 1; done
 
 lock:  ## resolve anew (needs a package index)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --extra dev --extra dicom --extra docs --extra imagenet --extra losses --extra paper pyproject.toml -o requirements.lock --quiet
+	    --extra dev --extra dicom --extra docs --extra imagenet --extra paper --extra ray pyproject.toml -o requirements.lock --quiet
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build

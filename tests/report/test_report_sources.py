@@ -40,6 +40,13 @@ class TestSources:
         sources = read_sources([tmp_path / "net"])
         assert [t.name for t in sources.trainings] == ["net/fold-1", "net/fold-2"]
 
+    def test_a_folder_of_trainings_has_their_phases(self, tmp_path):
+        for place in ("fold-1", "fold-1/phase2", "fold-2"):
+            write_training(tmp_path / "net" / place)
+        names = [t.name for t in read_sources([tmp_path / "net"]).trainings]
+        assert len(names) == 3
+        assert any(name.endswith("phase2") for name in names)
+
     def test_names_are_as_short_as_tells_them_apart(self, tmp_path):
         paths = [
             write_evaluation(tmp_path / parent / "run" / "eval.json") for parent in ("one", "two")
@@ -123,6 +130,21 @@ class TestLearning:
             assert figure.svg.count('class="mark best"') == 3
             assert len({mark for _, mark, _ in figure.key}) == 3  # colour and dashes differ
         assert [note for _, _, note in score.key] == ["0.700"] * 3
+
+    def test_later_phases_follow_with_what_they_refine(self, tmp_path):
+        """Phases 2 and 3 log into folders of their own; phase 1 has no masks before refinement."""
+        write_training(tmp_path / "fold-1")
+        for name in ("phase2", "phase3"):
+            write_training(tmp_path / "fold-1" / name)
+            log = "epoch,train_loss,val_coarse_dsc,val_dsc\n0,0.5,0.80,0.85\n1,0.4,0.79,0.86\n"
+            (tmp_path / "fold-1" / name / "log" / "metrics.csv").write_text(log, encoding="utf-8")
+        trainings = read_sources([tmp_path / "fold-1"]).trainings
+        assert len({training.name for training in trainings}) == 3
+        assert [training.coarse_dsc for training in trainings[1:]] == [((0, 0.8), (1, 0.79))] * 2
+        assert trainings[0].coarse_dsc == ()
+        figures = draw_learning(trainings)
+        assert [figure.svg.count('class="curve') for figure in figures] == [3, 3, 2]
+        assert len(draw_learning(trainings[:1])) == 2
 
 
 class TestProvenance:

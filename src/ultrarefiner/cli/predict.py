@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
-from ultrarefiner.cli.refine import add_refiner_arguments, chosen_settings
+from ultrarefiner.cli.refine import add_refiner_arguments, trained_refiner, untrained_refiner
 from ultrarefiner.coarse import CoarseCheckpoint, CoarsePredictor, load_checkpoint
 from ultrarefiner.data.folds import outer_split
-from ultrarefiner.data.manifest import read_manifest
+from ultrarefiner.data.manifest import Record, read_manifest
 from ultrarefiner.data.pairing import find_images
 from ultrarefiner.errors import ConfigError
+from ultrarefiner.refine.checkpoint import RefinerCheckpoint, is_refiner, load_refiner
 from ultrarefiner.refine.predict import predict_images
 from ultrarefiner.refine.predictor import Refiner
 from ultrarefiner.report.run import write_report
-from ultrarefiner.weights import file_sha256
+from ultrarefiner.training.lineage import seen_in_training
 
 
 def parser() -> ArgumentParser:
@@ -51,16 +54,16 @@ def parser() -> ArgumentParser:
 
 def run(args: Namespace) -> int:
     """Predict, report, and say how it went."""
-    images = _images(args)
-    checkpoints = [load_checkpoint(name) for name in args.checkpoint]
+    records = _records(args)
+    checkpoints, refiner = _load(args)
     predictor = CoarsePredictor(
         [checkpoint.network for checkpoint in checkpoints], flips=args.flips, device=args.device
     )
     result = predict_images(
-        images,
+        [record.image for record in records],
         args.out,
         predictor,
-        Refiner(args.foundation, chosen_settings(args), device=args.device),
+        refiner,
         options=args.options,
         about={"command": args.command_line, "checkpoints": list(args.checkpoint)},
         track=progress("segmenting"),
@@ -71,41 +74,54 @@ def run(args: Namespace) -> int:
         f"see {args.out / 'report.html'}"
     )
     print("research software, not a medical device: do not use it for diagnosis", file=sys.stderr)
-    print_problems("note", [*_seen_in_training(images, checkpoints), *result.notes])
+    print_problems("note", [*_seen_in_training(records, checkpoints), *result.notes])
     return fail_if_any(result.failures)
 
 
-def _images(args: Namespace) -> list[Path]:
+def _load(args: Namespace) -> tuple[list[CoarseCheckpoint | RefinerCheckpoint], Refiner]:
+    """Return the checkpoints whose coarse networks are averaged, and the refiner behind them.
+
+    Raises:
+        ConfigError: a trained refiner among several checkpoints: it fits its own network.
+    """
+    trained = [name for name in args.checkpoint if is_refiner(name)]
+    if not trained:
+        return [load_checkpoint(name) for name in args.checkpoint], untrained_refiner(args)
+    if len(args.checkpoint) > 1:
+        raise ConfigError(
+            f"--checkpoint {trained[0]}",
+            expected="a trained refiner alone, or coarse networks (folder/coarse.safetensors)",
+            found=f"{len(args.checkpoint)} checkpoints",
+        )
+    checkpoint = load_refiner(trained[0])
+    return [checkpoint], trained_refiner(checkpoint, args)
+
+
+def _records(args: Namespace) -> list[Record]:
+    """Return the images; only a manifest says whose they are."""
     if (args.images is None) == (args.manifest is None):
         raise ConfigError("what to segment", expected="either --images or --manifest")
     if args.images is not None:
         if args.fold is not None:
             raise ConfigError("--fold", expected="--manifest with it", found="--images")
-        return list(find_images(args.images))
+        return [Record(image=path) for path in find_images(args.images)]
     records = read_manifest(args.manifest)
     if args.fold is not None:
         _, records = outer_split(records, args.fold)
-    return [record.image for record in records]
+    return list(records)
 
 
 def _seen_in_training(
-    images: list[Path], checkpoints: list[CoarseCheckpoint]
+    records: Sequence[Record], checkpoints: Sequence[CoarseCheckpoint | RefinerCheckpoint]
 ) -> list[tuple[str, str]]:
     """Remark on images that a checkpoint was trained or chosen on: scores on them prove nothing."""
     notes: list[tuple[str, str]] = []
-    digests = [_digest(path) for path in images]
+    readable = [record for record in records if os.access(record.image, os.R_OK)]
     for checkpoint in checkpoints:
-        card: dict[str, Any] = dict(checkpoint.card)
-        seen = set(card.get("image_digests", ()))
-        num_seen = sum(digest in seen for digest in digests)
-        if num_seen:
-            remark = f"{num_seen} of the {len(images)} images were used to train it"
+        seen = seen_in_training(readable, checkpoint.card)
+        if seen:
+            bonds = Counter(item.bond for item in seen)
+            by_bond = ", ".join(f"{bond}: {num}" for bond, num in bonds.items())
+            remark = f"{len(seen)} of the {len(records)} images were seen in training ({by_bond})"
             notes.append((checkpoint.origin, f"{remark}: a score on them says nothing"))
     return notes
-
-
-def _digest(path: Path) -> str:
-    try:
-        return file_sha256(path)[:16]
-    except OSError:  # it was named as unreadable before
-        return ""

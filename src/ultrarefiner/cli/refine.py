@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.assembly import PRESETS, RefinerConfig
+from ultrarefiner.refine.checkpoint import RefinerCheckpoint, load_refiner
 from ultrarefiner.refine.folder import refine_folder
 from ultrarefiner.refine.job import FolderOptions
 from ultrarefiner.refine.predictor import Refiner
@@ -27,6 +28,12 @@ def parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--label", type=int | None, default=None, help="value of the lesion in label maps"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=str | None,
+        default=None,
+        help="a trained refiner: a name, a file or a folder of 'train'; default: untrained",
     )
     add_refiner_arguments(parser)
     return parser
@@ -64,13 +71,33 @@ def chosen_settings(args: Namespace) -> RefinerConfig:
     return PRESETS[args.preset]
 
 
+def trained_refiner(checkpoint: RefinerCheckpoint, args: Namespace) -> Refiner:
+    """Return the refiner of a checkpoint.
+
+    Raises:
+        ConfigError: other settings are asked for than it was trained with.
+    """
+    return checkpoint.refiner(chosen_settings(args), device=args.device)
+
+
+def untrained_refiner(args: Namespace) -> Refiner:
+    """Return the refiner around the published foundation model."""
+    return Refiner(args.foundation, chosen_settings(args), device=args.device)
+
+
+def _refiner(args: Namespace) -> Refiner:
+    if args.checkpoint is None:
+        return untrained_refiner(args)
+    return trained_refiner(load_refiner(args.checkpoint), args)
+
+
 def run(args: Namespace) -> int:
     """Refine, report, and say how it went."""
     result = refine_folder(
         args.images,
         args.coarse,
         args.out,
-        Refiner(args.foundation, chosen_settings(args), device=args.device),
+        _refiner(args),
         label=args.label,
         options=args.options,
         command=args.command_line,

@@ -17,7 +17,10 @@ def parser() -> ArgumentParser:
     parser.add_argument("--name", type=str, required=True, help="of the network")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
-        "--result", type=Path | None, default=None, help="JSON of the study 'network-masks'"
+        "--result",
+        type=Path | None,
+        default=None,
+        help="eval.json of a run of 'predict' with it, or JSON of the study 'network-masks'",
     )
     return parser
 

@@ -1,6 +1,7 @@
 """Coarse networks behind one protocol: grey images in, logits out."""
 
 from ultrarefiner.coarse.checkpoint import CoarseCheckpoint, encode_checkpoint, load_checkpoint
+from ultrarefiner.coarse.monai_unet import MonaiUnet
 from ultrarefiner.coarse.predictor import CoarsePredictor
 from ultrarefiner.coarse.protocol import (
     COARSE_NETWORKS,
@@ -17,6 +18,7 @@ __all__ = [
     "CoarseConfig",
     "CoarseNetwork",
     "CoarsePredictor",
+    "MonaiUnet",
     "SmpUnet",
     "build_coarse",
     "class_probs",

@@ -21,6 +21,7 @@ _FIXES = {
     errno.EISDIR: "Move the folder of that name away.",
     errno.ENAMETOOLONG: "Shorten the name of the input file.",
 }
+_PREFIX = ".ultrarefiner-"
 _DEFAULT_FIX = "Check the disk and the output folder, and run it again."
 
 
@@ -43,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         >>> out.read_text()
         'done'
     """
-    temporary = path.with_name(f".ultrarefiner-{secrets.token_hex(8)}{path.suffix}")
+    temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -57,6 +58,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder that nobody else writes to."""
+    for temporary in folder.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

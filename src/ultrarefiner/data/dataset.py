@@ -37,12 +37,20 @@ class Sample(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A letterboxed case in 8 bits: 0.002 of grey level or share is less than noise."""
+class Frame:
+    """A letterboxed case in 8 bits: 0.002 of grey level or share is less than noise.
+
+    Attributes:
+        image: grey levels stretched to [0, 255]; the padding is 0.
+        target: share of each px that a class covers, of 255; the padding is background.
+        content_hw: rows and columns that hold image, from the first on; the rest is padding [px].
+        native_hw: rows and columns of the file [px].
+    """
 
     image: UInt8[np.ndarray, "side side"]
     target: UInt8[np.ndarray, "side side C"]
     content_hw: tuple[int, int]
+    native_hw: tuple[int, int]
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -82,7 +90,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.records = tuple(records)
         self.side, self.num_classes = side, num_classes
         self.augmentation, self.seed = augmentation, seed
-        self._frames: dict[int, _Frame] = {}
+        self._frames: dict[int, Frame] = {}
         self._num_kept = _MAX_CACHED_BYTES // (side * side * (1 + num_classes))
 
     def __len__(self) -> int:
@@ -90,7 +98,7 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __getitem__(self, item: int | tuple[int, int]) -> Sample:
         epoch, index = (0, item) if isinstance(item, int) else item
-        frame = self._frame(index)
+        frame = self.frame(index)
         image = frame.image.astype(np.float32) / 255
         target = frame.target.astype(np.float32) / 255
         if self.augmentation is not None:
@@ -115,9 +123,14 @@ class SegmentationDataset(Dataset[Sample]):
             InputError: a file cannot be used, sizes differ, or a label is beyond ``num_classes``.
         """
         for index in track(range(len(self)), len(self)):
-            self._frame(index)
+            self.frame(index)
 
-    def _frame(self, index: int) -> _Frame:
+    def frame(self, index: int) -> Frame:
+        """Return a case as it is.
+
+        Raises:
+            InputError: a file cannot be used, sizes differ, or a label is beyond ``num_classes``.
+        """
         if index in self._frames:
             return self._frames[index]
         frame = _read_frame(self.records[index], self.side, self.num_classes)
@@ -151,7 +164,7 @@ def read_classes(record: Record, num_classes: int) -> Float[np.ndarray, "H W C"]
     return np.asarray(labels[..., None] == known, np.float32)
 
 
-def _read_frame(record: Record, side: int, num_classes: int) -> _Frame:
+def _read_frame(record: Record, side: int, num_classes: int) -> Frame:
     image = read_image(record.image)
     truth = read_classes(record, num_classes)
     if truth.shape[:2] != image.shape:
@@ -164,7 +177,12 @@ def _read_frame(record: Record, side: int, num_classes: int) -> _Frame:
     shares = np.stack([frame.shrink(truth[..., k]) for k in range(truth.shape[2])], axis=-1)
     if num_classes > 1:  # the padding is background
         shares[..., 0] += 1 - shares.sum(axis=-1)
-    return _Frame(_eight_bits(frame.shrink(stretch(image))), _eight_bits(shares), frame.content_hw)
+    return Frame(
+        _eight_bits(frame.shrink(stretch(image))),
+        _eight_bits(shares),
+        frame.content_hw,
+        frame.native_hw,
+    )
 
 
 def _eight_bits(values: Float[np.ndarray, "*any"]) -> UInt8[np.ndarray, "*any"]:

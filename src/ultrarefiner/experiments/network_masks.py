@@ -91,4 +91,4 @@ def run_network_masks(
 
 def _story(checkpoint: CoarseCheckpoint) -> dict[str, Any]:
     """Return the card without what only machines read."""
-    return {key: value for key, value in checkpoint.card.items() if key != "image_digests"}
+    return {key: value for key, value in checkpoint.card.items() if not key.endswith("_digests")}

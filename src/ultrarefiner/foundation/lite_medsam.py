@@ -36,6 +36,9 @@ LITE_MEDSAM_WEIGHTS = PackagedWeights(
 class LiteMedSAM(FoundationModel):
     """LiteMedSAM with random weights; :func:`lite_medsam` gives the pretrained one."""
 
+    image_encoder: TinyViT
+    prompt_encoder: PromptEncoder
+    mask_decoder: MaskDecoder
     input_size = 256
     mask_size = 256
     multimask_trained = False
@@ -79,6 +82,7 @@ def lite_medsam() -> LiteMedSAM:
     """
     model = LiteMedSAM()
     model.load_state_dict(load_weights(LITE_MEDSAM_WEIGHTS), strict=True)
+    model.weights_sha256 = LITE_MEDSAM_WEIGHTS.sha256
     model.eval()
     fold_batch_norm(model)
     return model.to(memory_format=torch.channels_last)

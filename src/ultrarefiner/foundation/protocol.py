@@ -79,13 +79,23 @@ class Decoded:
 class FoundationModel(nn.Module, ABC):
     """A promptable segmentation model.
 
+    Its three parts may be trained apart; a model that has none of them cannot be trained.
+
     Attributes:
+        image_encoder: all that :meth:`encode` uses.
+        prompt_encoder: what prompts become before they meet the image.
+        mask_decoder: the rest of :meth:`decode`.
+        weights_sha256: of the file that pretrained weights came from; empty for other weights.
         input_size: side of the square input frame [px].
         mask_size: side of the low-resolution mask grid, which covers the same frame [px].
         multimask_trained: whether the three-candidate and IoU heads were trained; if not,
             callers should ask for the single mask.
     """
 
+    image_encoder: nn.Module
+    prompt_encoder: nn.Module
+    mask_decoder: nn.Module
+    weights_sha256: str = ""
     input_size: int
     mask_size: int
     multimask_trained: bool

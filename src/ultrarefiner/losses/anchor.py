@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -39,7 +40,11 @@ def weight_anchor(
     """
     parameters = dict(network.named_parameters())
     assert parameters.keys() == start.keys(), "anchored to another network"
-    distances = [(exact(value) - start[name]).square().sum() for name, value in parameters.items()]
+    distances = [
+        # One operation: the graph keeps no difference, which would be as large as the network.
+        F.mse_loss(exact(value), start[name], reduction="sum")
+        for name, value in parameters.items()
+    ]
     total = torch.stack(distances).sum()
     if reduction == "sum":
         return total

@@ -1,6 +1,6 @@
 """MONAI's losses in this package's form: logits and truth in, one number an image out.
 
-MONAI is not a requirement: it is imported when one of its losses is first made.
+MONAI takes seconds to import, so it is imported when one of its losses is first made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MonaiLoss:
             the reduction are set here.
 
     Raises:
-        ConfigError: MONAI is missing or too old, or the options are not that loss's.
+        ConfigError: MONAI is too old for that loss, or the options are not its.
     """
 
     name: str
@@ -56,7 +56,7 @@ class MonaiLoss:
         is_binary = num_channels == 1
         try:
             factory = getattr(import_module("monai.losses"), self.name)
-        except (ImportError, AttributeError) as error:
+        except AttributeError as error:
             raise ConfigError(
                 f"MONAI's loss {self.name!r}",
                 found=str(error),

@@ -68,3 +68,8 @@ def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> Refine
         gate=build_gate(config.gate),
         stabilizer=build_stabilizer(config.stabilizer),
     )
+
+
+def grid_side(foundation: FoundationModel, config: RefinerConfig) -> int:
+    """Return the side of the grid of coarse and final maps; finer where the model looks closer."""
+    return 2 * foundation.mask_size if config.roi.crop else foundation.mask_size

@@ -6,8 +6,9 @@ serve a frozen model; ``learned`` and ``hybrid`` are trained, alone or with the 
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -22,15 +23,15 @@ from ultrarefiner.registry import Registry
 from ultrarefiner.shapes import ProbMaps
 
 
-class Gate(Protocol):
+class Gate(nn.Module):
     """The gate stage."""
 
-    def __call__(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
+    @abstractmethod
+    def forward(self, coarse: ProbMaps, refined: ProbMaps, scene: Sight) -> ProbMaps:
         """Return the gate in [0, 1]: 0 keeps the coarse pixel, 1 takes the refined one."""
-        ...
 
 
-GATES = Registry[type[nn.Module]]("gate")
+GATES = Registry[Callable[["GateConfig"], Gate]]("gate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +76,13 @@ class GateConfig:
             raise ConfigError("gate initial", expected="in (0, 1)", found=str(self.initial))
 
 
-def build_gate(config: GateConfig) -> nn.Module:
+def build_gate(config: GateConfig) -> Gate:
     """Return the gate that a config names."""
     return GATES[config.kind](config)
 
 
 @GATES.register("none")
-class NoGate(nn.Module):
+class NoGate(Gate):
     """Take the refined mask as it is."""
 
     def __init__(self, config: GateConfig):
@@ -93,7 +94,7 @@ class NoGate(nn.Module):
 
 
 @GATES.register("constant")
-class ConstantGate(nn.Module):
+class ConstantGate(Gate):
     """The same blend everywhere: the coarse mask acts as a prior on shape."""
 
     def __init__(self, config: GateConfig):
@@ -106,7 +107,7 @@ class ConstantGate(nn.Module):
 
 
 @GATES.register("uncertainty")
-class UncertaintyGate(nn.Module):
+class UncertaintyGate(Gate):
     r"""Open where the coarse map is uncertain.
 
     .. math:: g = g_\min + (g_\max - g_\min)\,(1 - |2P - 1|^\gamma)
@@ -122,7 +123,7 @@ class UncertaintyGate(nn.Module):
 
 
 @GATES.register("evidence")
-class EvidenceGate(nn.Module):
+class EvidenceGate(Gate):
     r"""Open where the image prefers the refined outline to the coarse one; one value per lesion.
 
     .. math:: g = g_\min + (g_\max - g_\min)\,
@@ -147,7 +148,7 @@ class EvidenceGate(nn.Module):
 
 
 @GATES.register("learned")
-class LearnedGate(nn.Module):
+class LearnedGate(Gate):
     r"""Open where a small network has learned that the refined mask is the better one.
 
     .. math:: g = g_\min + (g_\max - g_\min)\,f
@@ -167,7 +168,7 @@ class LearnedGate(nn.Module):
 
 
 @GATES.register("hybrid")
-class HybridGate(nn.Module):
+class HybridGate(Gate):
     r"""The uncertainty gate times a learned factor: never wider open than the former alone.
 
     .. math:: g = \left(g_\min + (g_\max - g_\min)\,(1 - |2P - 1|^\gamma)\right) f

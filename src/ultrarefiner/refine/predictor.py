@@ -15,7 +15,7 @@ from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
 from ultrarefiner.ops.frames import Frames
 from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.precision import autocast, choose_device
-from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
+from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline, grid_side
 from ultrarefiner.refine.prompts import ABSENT
 from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.refine.scene import Scene
@@ -126,6 +126,7 @@ class Refiner:
         if isinstance(foundation, str):
             foundation = FOUNDATION_MODELS[foundation]()
         self.pipeline = build_pipeline(foundation, self.config).to(self.device).eval()
+        self._side = grid_side(foundation, self.config)
 
     def __call__(
         self, image: GreyImage, coarse: ProbMap, *, is_hard: bool | None = None
@@ -159,7 +160,7 @@ class Refiner:
         frames, lesions = [], []
         for image, values, is_hard in zip(images, coarse, are_hard, strict=True):
             _check(image, values)
-            frame = Letterbox(image.shape, self._grid_side)
+            frame = Letterbox(image.shape, self._side)
             frames.append(frame)
             lesions.append(
                 split_lesions(values, is_hard=is_hard, frame=frame, config=self.config.softening)
@@ -173,12 +174,6 @@ class Refiner:
             for values, frame, part, answer in zip(coarse, frames, lesions, parts, strict=True)
         ]
 
-    @property
-    def _grid_side(self) -> int:
-        """Side of the grid that holds coarse and final maps; finer where the model looks closer."""
-        side = self.pipeline.foundation.mask_size
-        return 2 * side if self.config.roi.crop else side
-
     def _scene(self, images: Sequence[GreyImage], lesions: list[CoarseLesions]) -> Scene:
         native_hw = torch.tensor([image.shape for image in images])
         height, width = native_hw.amax(dim=0).tolist()
@@ -191,7 +186,7 @@ class Refiner:
             images=torch.from_numpy(padded).to(self.device),
             native_hw=native_hw.to(self.device),
             coarse=torch.from_numpy(coarse).to(self.device),
-            frames=Frames.letterboxed(native_hw, self._grid_side).to(self.device),
+            frames=Frames.letterboxed(native_hw, self._side).to(self.device),
             image_index=torch.arange(len(images)).repeat_interleave(counts).to(self.device),
         )
 

@@ -19,8 +19,20 @@ from ultrarefiner.report.figures import Figure
 from ultrarefiner.report.wording import fixed
 
 LOG = Path("log") / "metrics.csv"
+PHASES = ("phase2", "phase3")
+"""Folders within that of a training, which is itself the log of phase 1."""
+
 _EXPECTED = "the log of 'ultrarefiner train', with the columns epoch, train_loss and val_dsc"
 _NUM_STYLES = 6
+
+_CAPTIONS = {
+    "loss": "Mean over each epoch; the key gives the last value. The disc marks the epoch with the "
+    "best validation DSC, whose weights were kept. Losses of different phases do not compare.",
+    "val_dsc": "The disc marks the best epoch, whose weights were kept; the key gives the last "
+    "value. The best of many epochs flatters: judge the network on images held out.",
+    "coarse_dsc": "Of the masks that phases 2 and 3 refine. In phase 2 they are given; in phase 3 "
+    "they are the coarse network's own, and a curve that falls says that it pays for the others.",
+}
 
 Curve = tuple[tuple[int, float], ...]
 
@@ -33,12 +45,14 @@ class Training:
         name: what tells it from the others.
         loss: training loss by epoch.
         val_dsc: Dice on the validation images by epoch.
+        coarse_dsc: of phases 2 and 3, the same of the masks before refinement.
         card: content of its ``run.json``; empty while it is not finished.
     """
 
     name: str
     loss: Curve
     val_dsc: Curve
+    coarse_dsc: Curve
     card: Mapping[str, Any]
 
     @property
@@ -67,15 +81,19 @@ def read_training(folder: Path, *, name: str) -> Training:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         content = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-        loss, val_dsc = _curve(rows, "train_loss"), _curve(rows, "val_dsc")
+        curves = {
+            "loss": _curve(rows, "train_loss"),
+            "val_dsc": _curve(rows, "val_dsc"),
+            "coarse_dsc": _curve(rows, "val_coarse_dsc"),
+        }
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as cause:
         found = getattr(cause, "strerror", None) or str(cause)
         raise InputError(
             f"cannot read the training run {folder}", expected=_EXPECTED, found=found
         ) from cause
-    if not (loss or val_dsc) or not isinstance(content, dict):
+    if not any(curves.values()) or not isinstance(content, dict):
         raise InputError(f"cannot use {path}", expected=_EXPECTED, found="no value in it")
-    return Training(name=name, loss=loss, val_dsc=val_dsc, card=content)
+    return Training(name=name, card=content, **curves)
 
 
 def draw_learning(trainings: Sequence[Training]) -> list[Figure]:
@@ -89,6 +107,7 @@ def draw_learning(trainings: Sequence[Training]) -> list[Figure]:
         for figure in (
             _draw(trainings, x_axis, title="Training loss", curve="loss"),
             _draw(trainings, x_axis, title="Validation DSC", curve="val_dsc"),
+            _draw(trainings, x_axis, title="Validation DSC before refinement", curve="coarse_dsc"),
         )
         if figure is not None
     ]
@@ -109,7 +128,7 @@ def _draw(trainings: Sequence[Training], x_axis: Axis, *, title: str, curve: str
     if not shown:
         return None
     values = [value for _, training in shown for _, value in getattr(training, curve)]
-    y_axis = value_axis([*values, 1.0 if curve == "val_dsc" else 0.0], label=title, upward=True)
+    y_axis = value_axis([*values, 0.0 if curve == "loss" else 1.0], label=title, upward=True)
     body, key = Markup(""), []
     for number, training in shown:
         points: Curve = getattr(training, curve)
@@ -122,11 +141,7 @@ def _draw(trainings: Sequence[Training], x_axis: Axis, *, title: str, curve: str
         title=title,
         svg=draw_chart("Line chart", x_axis, y_axis, body),
         key=tuple(key),
-        caption="Mean over each epoch; the key gives the last value. The disc marks the epoch "
-        "with the best validation DSC, whose weights were kept."
-        if curve == "loss"
-        else "The disc marks the best epoch, whose weights were kept; the key gives the last "
-        "value. The best of many epochs flatters: judge the network on images held out.",
+        caption=_CAPTIONS[curve],
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ultrarefiner.errors import InputError
 from ultrarefiner.refine.results import read_results
-from ultrarefiner.report.learning import LOG, Training, read_training
+from ultrarefiner.report.learning import LOG, PHASES, Training, read_training
 
 Content = dict[str, Any]
 
@@ -146,14 +146,14 @@ def _expand(path: Path) -> list[tuple[Path, str]]:
         return [(path, _kind_of_file(path))]
     kind = _kind_of_folder(path)
     if kind:
-        return [(path, kind)]
+        return _with_phases(path, kind)
     try:
         inner = [(child, _kind_of_folder(child)) for child in sorted(path.iterdir())]
     except OSError as cause:
         raise InputError(
             f"cannot read {path}", expected=_EXPECTED, found=cause.strerror or str(cause)
         ) from cause
-    known = [(child, kind) for child, kind in inner if kind]
+    known = [source for child, kind in inner if kind for source in _with_phases(child, kind)]
     if not known:
         raise InputError(
             f"nothing to report in {path}",
@@ -162,6 +162,12 @@ def _expand(path: Path) -> list[tuple[Path, str]]:
             fix="Run 'ultrarefiner refine' first, or check the path.",
         )
     return known
+
+
+def _with_phases(path: Path, kind: str) -> list[tuple[Path, str]]:
+    """Return a folder, and those of later phases within it."""
+    phases = [(path / name, "training") for name in PHASES if (path / name / LOG).is_file()]
+    return [(path, kind), *phases]
 
 
 def _kind_of_folder(path: Path) -> str:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from ultrarefiner.data.dataset import Sample, SegmentationDataset
 from ultrarefiner.data.manifest import Record
+from ultrarefiner.training.engine.loaders import EpochSampler, training_loader, validation_loader
 from ultrarefiner.training.recipe import TrainingRecipe
 
+__all__ = ["CoarseData", "EpochSampler", "NamedSample"]
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """A new order every epoch, a pure function of seed and epoch.
 
-    It yields ``(epoch, index)``, so that the dataset's variations are replayable too. Lightning
-    calls :meth:`set_epoch`, also when a run is resumed.
-    """
+class NamedSample(Sample):
+    """``names``: the image's file, for messages; a list of them in a batch."""
 
-    def __init__(self, num_items: int, seed: int) -> None:
-        self.num_items, self.seed, self.epoch = num_items, seed, 0
-
-    def __len__(self) -> int:
-        return self.num_items
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_items)
-        return iter([(self.epoch, int(index)) for index in order])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch."""
-        self.epoch = epoch
+    names: str
 
 
 class CoarseData(pl.LightningDataModule):
@@ -59,19 +45,34 @@ class CoarseData(pl.LightningDataModule):
         )
         self.val = SegmentationDataset(val, network.side, num_classes=network.num_classes)
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        """Return whole batches in random order; one smaller batch if there are too few images."""
-        batch_size = self.recipe.phase1.batch_size
-        return DataLoader(
-            self.train,
-            batch_size=batch_size,
-            sampler=EpochSampler(len(self.train), self.recipe.seed),
-            drop_last=len(self.train) >= batch_size,
+    def train_dataloader(self) -> DataLoader[NamedSample]:
+        """Return the training batches; see :func:`training_loader`."""
+        return training_loader(
+            _Named(self.train),
+            batch_size=self.recipe.phase1.batch_size,
+            seed=self.recipe.seed,
+            trainer=self.trainer,
             num_workers=self.recipe.num_workers,
         )
 
-    def val_dataloader(self) -> DataLoader[Sample]:
+    def val_dataloader(self) -> DataLoader[NamedSample]:
         """Return every validation image once, in order."""
-        return DataLoader(
-            self.val, batch_size=self.recipe.phase1.batch_size, num_workers=self.recipe.num_workers
+        return validation_loader(
+            _Named(self.val),
+            batch_size=self.recipe.phase1.batch_size,
+            num_workers=self.recipe.num_workers,
         )
+
+
+class _Named(Dataset[NamedSample]):
+    """Samples with the names of their files."""
+
+    def __init__(self, samples: SegmentationDataset) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> NamedSample:
+        index = item if isinstance(item, int) else item[1]
+        return {**self.samples[item], "names": self.samples.records[index].image.name}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ultrarefiner.coarse import CoarseNetwork, class_probs
 from ultrarefiner.data.dataset import Sample
+from ultrarefiner.training.engine.schedules import seed_epoch
 from ultrarefiner.training.recipe import Phase1Config
 
 
@@ -32,20 +32,19 @@ class CoarseModule(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed what is random inside the network by the number of the epoch."""
-        sequence = np.random.SeedSequence([self.seed, self.current_epoch])
-        torch.manual_seed(int(sequence.generate_state(1)[0]))
+        seed_epoch(self.seed, self.current_epoch)
 
     def training_step(self, batch: Sample, index: int) -> Tensor:
         """Return the mean loss of the batch."""
         loss = self._loss(batch)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: Sample, index: int) -> None:
         """Log the mean Dice of the images, each counted once."""
         logits = self.network(_channels_last(batch["image"]))
         dice = foreground_dice(logits, batch["target"])
-        self.log("val_dsc", dice.mean(), on_epoch=True, prog_bar=True, batch_size=len(dice))
+        self.log("val_dsc", dice.mean(), on_epoch=True, batch_size=len(dice))
 
     def configure_optimizers(self) -> Any:
         """AdamW under one cycle that ends with the last step."""

@@ -1,28 +1,30 @@
-"""What a run will cost, measured on a few steps before it starts."""
+"""What a run will cost, measured on a few steps on noise before it starts."""
 
 from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from ultrarefiner.precision import autocast
 from ultrarefiner.training.coarse_module import CoarseModule
-from ultrarefiner.training.recipe import TrainingRecipe
+from ultrarefiner.training.recipe import Schedule, TrainingRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostEstimate:
-    """Time and memory of a run.
+    """Time and memory of a phase.
 
     Attributes:
         step_seconds: forward and backward pass of one batch.
         peak_bytes: largest memory of the process (CPU) or of the device (GPU) so far.
-        num_steps: training steps of the whole run.
+        num_steps: training steps of the whole phase.
     """
 
     step_seconds: float
@@ -40,7 +42,7 @@ class CostEstimate:
 def estimate_cost(
     module: CoarseModule, recipe: TrainingRecipe, num_images: int, device: torch.device
 ) -> CostEstimate:
-    """Run three steps on noise, on a copy of the network, and time the last two.
+    """Estimate phase 1 on a copy of its network.
 
     Args:
         module: not changed.
@@ -52,21 +54,44 @@ def estimate_cost(
     trial = deepcopy(module).to(device).train()
     images = torch.rand(batch_size, 1, side, side, device=device)
     target = torch.rand(batch_size, recipe.network.num_classes, side, side, device=device).round()
+
+    def loss() -> Tensor:
+        logits = trial.network(images.contiguous(memory_format=torch.channels_last))
+        return recipe.phase1.loss(logits, target)
+
+    return measure(loss, recipe.phase1, num_images, device)
+
+
+def measure(
+    loss: Callable[[], Tensor], schedule: Schedule, num_images: int, device: torch.device
+) -> CostEstimate:
+    """Go forward and back three times, and time the last two.
+
+    Args:
+        loss: of each image of a batch.
+        schedule: of the phase.
+        num_images: training images.
+        device: where the loss is computed.
+    """
     seconds = []
     for _ in range(3):
         start = perf_counter()
         with autocast(device):
-            logits = trial.network(images.contiguous(memory_format=torch.channels_last))
-        torch.autograd.backward(recipe.phase1.loss(logits, target).mean())
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            total = loss().mean()
+        torch.autograd.backward(total)
+        synchronise(device)
         seconds.append(perf_counter() - start)
-    steps_an_epoch = max(num_images // recipe.phase1.batch_size, 1)
     return CostEstimate(
         step_seconds=min(seconds[1:]),
         peak_bytes=_peak_bytes(device),
-        num_steps=steps_an_epoch * recipe.phase1.epochs,
+        num_steps=max(num_images // schedule.batch_size, 1) * schedule.epochs,
     )
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _peak_bytes(device: torch.device) -> int:

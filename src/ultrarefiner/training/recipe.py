@@ -3,51 +3,177 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ultrarefiner.coarse import CoarseConfig
 from ultrarefiner.data.augmentation import AugmentationConfig
+from ultrarefiner.data.corruption import CorruptionConfig
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.losses import CrossEntropyDice
+from ultrarefiner.losses import CrossEntropyDice, JointLoss, RefinerLoss
+from ultrarefiner.refine.assembly import RefinerConfig
+from ultrarefiner.refine.gates import GateConfig
+from ultrarefiner.refine.localization import LocalizerConfig
+from ultrarefiner.refine.prompts import PromptConfig
+from ultrarefiner.refine.selection import SelectionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Phase1Config:
-    """Supervised training of the coarse network.
+class Schedule:
+    """What every phase needs to know to step.
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step.
-        learning_rate: highest of the one-cycle schedule (AdamW).
+        batch_size: images a step; over all processes, if there are several.
         weight_decay: of AdamW.
         warmup_share: share of the steps in which the rate rises.
         max_grad_norm: gradients are clipped to this length.
-        ema_decay: of the running average of the weights, which is validated and kept.
+        ema_decay: of the running average of the weights, which is validated and kept; 0 for none.
+    """
+
+    epochs: int
+    batch_size: int
+    weight_decay: float = 1e-2
+    warmup_share: float = 0.15
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            self._require(getattr(self, name) >= 1, name, ">= 1")
+        for name in ("warmup_share", "ema_decay"):
+            self._require(0 <= getattr(self, name) < 1, name, "0 or more, below 1")
+        self._require(self.max_grad_norm > 0, "max_grad_norm", "> 0")
+        self._require(self.weight_decay >= 0, "weight_decay", ">= 0")
+
+    def _require(self, ok: bool, name: str, expected: str) -> None:
+        if not ok:
+            phase = type(self).__name__.removesuffix("Config").lower()
+            raise ConfigError(f"{phase} {name}", expected=expected, found=str(getattr(self, name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase1Config(Schedule):
+    """Supervised training of the coarse network.
+
+    Attributes:
+        learning_rate: highest of the one-cycle schedule (AdamW).
         loss: of each image.
     """
 
     epochs: int = 18
     batch_size: int = 16
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup_share: float = 0.15
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.99
     loss: CrossEntropyDice = field(default_factory=CrossEntropyDice)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"phase1 {name}", expected=">= 1", found=str(getattr(self, name)))
-        for name in ("learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"phase1 {name}", expected="> 0", found=str(getattr(self, name)))
-        for name in ("warmup_share", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"phase1 {name}", expected="0 or more, below 1", found=str(getattr(self, name))
-                )
-        if self.weight_decay < 0:
-            raise ConfigError("phase1 weight_decay", expected=">= 0", found=str(self.weight_decay))
+        super().__post_init__()
+        self._require(self.learning_rate > 0, "learning_rate", "> 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerConfig:
+    """Networks that make masks for patients whom they have not seen, out of the training patients.
+
+    Attributes:
+        folds: number of such networks; each is trained on the others' patients.
+        epochs: of each; as in phase 1 if not given.
+    """
+
+    folds: int = 3
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ConfigError("inner folds", expected="2 or more", found=str(self.folds))
+        if self.epochs is not None and self.epochs < 1:
+            raise ConfigError("inner epochs", expected=">= 1", found=str(self.epochs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase2Config(Schedule):
+    """Training of the foundation model's decoder to correct masks.
+
+    Attributes:
+        learning_rate: highest of the cosine schedule (AdamW).
+        real_share: probability that an item's mask is an out-of-fold prediction; else it is a
+            corrupted truth.
+        flips: also show mirrored images.
+        loss: of each image; with an ``iou_weight`` every candidate is supervised, else the selected
+            map.
+    """
+
+    epochs: int = 12
+    batch_size: int = 4
+    learning_rate: float = 1e-4
+    warmup_share: float = 0.05
+    real_share: float = 0.5
+    flips: bool = True
+    loss: RefinerLoss = field(default_factory=RefinerLoss)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.learning_rate > 0, "learning_rate", "> 0")
+        self._require(0 <= self.real_share <= 1, "real_share", "0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase3Config(Schedule):
+    """Training of both networks through the prompts.
+
+    Attributes:
+        coarse_learning_rate: highest of the coarse network; below ``learning_rate``.
+        learning_rate: highest of the foundation model's tuned parts.
+        gate_learning_rate: highest of a gate that learns.
+        frozen_epochs: epochs at the start in which the coarse network is left as it is.
+        interface_scale: alpha, what the gradient of the refined loss is multiplied by where it
+            enters the coarse network; 0 cuts it off.
+        kept_share: probability that an item keeps a given mask as its prompt (which gives no
+            gradient to the coarse network), since the network's own masks of images that it
+            trains on are too good.
+        real_share: probability that such a mask is an out-of-fold prediction; else it is a
+            corrupted truth.
+        flips: also show mirrored images.
+        max_drift: warn when the coarse Dice falls by more than this below that of phase 1.
+        loss: of each image.
+    """
+
+    epochs: int = 6
+    batch_size: int = 4
+    coarse_learning_rate: float = 5e-6
+    learning_rate: float = 1e-5
+    gate_learning_rate: float = 1e-3
+    warmup_share: float = 0.05
+    frozen_epochs: int = 1
+    interface_scale: float = 1.0
+    kept_share: float = 0.5
+    real_share: float = 0.5
+    flips: bool = True
+    max_drift: float = 0.005
+    loss: JointLoss = field(default_factory=JointLoss)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(self.learning_rate > 0, "learning_rate", "> 0")
+        self._require(self.gate_learning_rate > 0, "gate_learning_rate", "> 0")
+        self._require(
+            0 < self.coarse_learning_rate < self.learning_rate,
+            "coarse_learning_rate",
+            "above 0, below that of the foundation model",
+        )
+        self._require(0 <= self.frozen_epochs < self.epochs, "frozen_epochs", "0 to epochs - 1")
+        for name in ("interface_scale", "kept_share", "real_share"):
+            self._require(0 <= getattr(self, name) <= 1, name, "0 to 1")
+        self._require(self.max_drift >= 0, "max_drift", ">= 0")
+
+
+def trainable_refiner() -> RefinerConfig:
+    """Return settings under which one answer an item is trained: one box, one candidate."""
+    return RefinerConfig(
+        localizer=LocalizerConfig(dominant_only=True),
+        prompts=PromptConfig(jitter=0.0),
+        selection=SelectionConfig(kind="single"),
+        gate=GateConfig(kind="none"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +182,15 @@ class TrainingRecipe:
 
     Attributes:
         network: the coarse network.
-        augmentation: variations of the training images.
+        augmentation: variations of the training images of phase 1.
         phase1: how the coarse network is trained.
+        inner: how masks for phases 2 and 3 are made by networks that have not seen the patient.
+        foundation: the promptable model, see ``ultrarefiner list foundation``.
+        refiner: the stages around it; the stabiliser takes no part in training.
+        trainable: what of the foundation model is trained.
+        corruption: errors that true masks get in phases 2 and 3.
+        phase2: how the foundation model is trained to correct.
+        phase3: how both are trained together.
         inner_share: share of the training patients that are kept aside to choose the checkpoint.
         patient_share: share of the training patients that are used at all, for low-data studies.
         num_workers: processes that load images beside the training.
@@ -67,6 +200,13 @@ class TrainingRecipe:
     network: CoarseConfig = field(default_factory=CoarseConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     phase1: Phase1Config = field(default_factory=Phase1Config)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    foundation: str = "lite-medsam"
+    refiner: RefinerConfig = field(default_factory=trainable_refiner)
+    trainable: Literal["decoder", "decoder+prompt"] = "decoder"
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    phase2: Phase2Config = field(default_factory=Phase2Config)
+    phase3: Phase3Config = field(default_factory=Phase3Config)
     inner_share: float = 0.1
     patient_share: float = 1.0
     num_workers: int = 0

@@ -64,7 +64,8 @@ def split_for_training(
     """Split a manifest, after comparing all its images with each other.
 
     Near duplicates count as one scene: across the outer folds they are refused, within the training
-    folds they are kept on one side of the inner split.
+    folds they are kept on one side of the inner split. Of what is held out only the images are
+    opened, for the comparison, and no mask.
 
     Args:
         manifest: names images, masks, patients and folds.
@@ -80,12 +81,29 @@ def split_for_training(
     """
     records = read_manifest(manifest)
     check_files(records, manifest)
-    check_mask_sizes(records, track=track)
+    check_mask_sizes([record for record in records if not _is_held_out(record, fold)], track=track)
     groups = find_duplicates([record.image for record in records], track=track)
-    leaks = find_leaks(records, groups)
     if not drop_leaks:
-        refuse_leaks(leaks)
+        refuse_leaks(find_leaks(records, groups))
     records = group_duplicates(records, groups)
+    return split_records(records, recipe, fold=fold, drop_leaks=drop_leaks)
+
+
+def split_records(
+    records: tuple[Record, ...], recipe: TrainingRecipe, *, fold: str | None, drop_leaks: bool
+) -> TrainingSplit:
+    """Split the rows of a manifest by what they say, as :func:`split_for_training`; opens no file.
+
+    Args:
+        records: images of one scene share a ``duplicate_group``.
+        recipe: shares and seed.
+        fold: fold to hold out; ``None`` for none.
+        drop_leaks: leave out who is on both sides, instead of refusing.
+
+    Raises:
+        InputError: no such fold, or too few patients.
+        LeakError: a patient or scene is both learned from and held out.
+    """
     dropped = _on_both_sides(records, fold)
     if dropped and not drop_leaks:
         raise LeakError(
@@ -128,16 +146,16 @@ def _parts(
 
 def _on_both_sides(records: tuple[Record, ...], fold: str | None) -> tuple[Record, ...]:
     """Return what would be trained on of patients and scenes that are held out too."""
-
-    def is_held_out(record: Record) -> bool:
-        return record.split == "test" or (fold is not None and record.fold == fold)
-
     dropped: list[Record] = []
     for group in groups_of(records):
         members = [records[index] for index in group]
-        if any(map(is_held_out, members)):
-            dropped += [record for record in members if not is_held_out(record)]
+        if any(_is_held_out(record, fold) for record in members):
+            dropped += [record for record in members if not _is_held_out(record, fold)]
     return tuple(dropped)
+
+
+def _is_held_out(record: Record, fold: str | None) -> bool:
+    return record.split == "test" or (fold is not None and record.fold == fold)
 
 
 def count_patients(records: Sequence[Record]) -> int:

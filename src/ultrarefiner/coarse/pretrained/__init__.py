@@ -1,4 +1,4 @@
-"""Trained coarse networks that come with the package, each with a model card beside it."""
+"""Trained networks that come with the package, some with their refiner; model cards lie beside."""
 
 from ultrarefiner.weights import PackagedWeights
 
@@ -11,5 +11,14 @@ PRETRAINED = {
         sha256="d7bfe99c1aa8e4165bb4786ec5686614b6d94599dab8c9365cc3f6d87b72a4da",
         licence="Apache-2.0; trained on BUS-BRA, cite its article",
         source="ultrarefiner train recipes/busbra_unet.yaml",
+    ),
+    "nano": PackagedWeights(
+        name="nano",
+        package="ultrarefiner",
+        distribution="ultrarefiner",
+        file="coarse/pretrained/nano.safetensors",
+        sha256="d761a3d36d7cf3697fed60fd4a71cb37c87bf7a9b8fe70ffa329409e31fa8e5d",
+        licence="Apache-2.0; trained on phantoms",
+        source="ultrarefiner train recipes/nano.yaml",
     ),
 }

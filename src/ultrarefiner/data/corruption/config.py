@@ -56,7 +56,8 @@ class CorruptionConfig:
 
     Attributes:
         probabilities: share of masks of each type, summing to 1; a type left out gets none.
-        identity_px: largest displacement of the boundary [px of the mask]; at most 3.
+        identity_px: largest displacement of the boundary [px of a grid whose longer side is 224];
+            at most 3.
         over_ratio: area of an over-segmentation [A]; of this and the next two, small errors are
             more frequent than large ones.
         giant_ratio: area of a giant one [A].

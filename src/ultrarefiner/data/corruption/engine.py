@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class Corrupted:
         parameters: plain JSON from which :func:`replay` makes the same map. ``steps`` holds, for
             each error, its ``kind``, ``seed`` and drawn ``settings``, and the ``reached_ratio`` of
             the areas after and before it (null if there was none before); ``temperature_px`` the
-            softening [px of the mask] or null.
+            softening [px of the mask] or null; ``mask_sha256`` says which mask they belong to.
     """
 
     probs: ProbMap
@@ -46,7 +47,9 @@ def corrupt(
     """Corrupt a true mask; the result depends on nothing but the arguments.
 
     Args:
-        mask: ``H W``. An empty one can only gain false positives.
+        mask: ``H W``, the image's whole extent and nothing else: false positives may come
+            anywhere. Of a letterboxed mask give ``mask[:rows, :cols]`` (``content_hw``), so that
+            the padding stays empty. An empty one can only gain false positives.
         seed: of the series, >= 0.
         index: which of the series, >= 0; each is independent of the others.
         config: which errors, default :class:`CorruptionConfig`.
@@ -77,7 +80,11 @@ def corrupt(
     if softness[0] < config.soft_probability and 0 < area_px < done.size:
         drawn_px = softness[1] * pixels_per_grid_px(mask)
         temperature_px = min(drawn_px, config.max_temperature * float(np.sqrt(area_px / np.pi)))
-    parameters = {"steps": steps, "temperature_px": temperature_px}
+    parameters = {
+        "steps": steps,
+        "temperature_px": temperature_px,
+        "mask_sha256": _mask_sha256(mask),
+    }
     return Corrupted(probs=_finish(done, temperature_px), parameters=parameters)
 
 
@@ -89,11 +96,12 @@ def replay(mask: Mask, parameters: Mapping[str, Any]) -> ProbMap:
         parameters: of :class:`Corrupted`, also after a way through JSON.
 
     Raises:
-        InputError: the parameters are none, or on this mask other area ratios come of them.
+        InputError: the parameters are none, belong to another mask, or other area ratios come of
+            them than did.
     """
     try:
         done, steps = _apply(mask, parameters["steps"])
-        temperature_px = parameters["temperature_px"]
+        temperature_px, digest = parameters["temperature_px"], parameters["mask_sha256"]
         reached = [step["reached_ratio"] for step in parameters["steps"]]
     except (KeyError, TypeError, ValueError) as cause:
         raise InputError(
@@ -101,13 +109,20 @@ def replay(mask: Mask, parameters: Mapping[str, Any]) -> ProbMap:
             expected="those that `corrupt` returned",
             found=f"no {cause}" if isinstance(cause, KeyError) else str(cause),
         ) from cause
+    if digest != _mask_sha256(mask):
+        raise InputError(
+            "parameters of a corruption",
+            expected=f"the mask that they belong to, of sha256 {digest}",
+            found="another one",
+            fix="Replay them on the mask they were drawn for, at the same size.",
+        )
     found = [step["reached_ratio"] for step in steps]
     if found != reached:
         raise InputError(
             "parameters of a corruption",
-            expected=f"the mask that they belong to, of area ratios {reached}",
+            expected=f"area ratios {reached}",
             found=f"area ratios {found}",
-            fix="Replay them on the mask they were drawn for, at the same size.",
+            fix="Replay them with the version of UltraRefiner that drew them.",
         )
     return _finish(done, temperature_px)
 
@@ -139,3 +154,9 @@ def _apply(mask: Mask, steps: list[dict[str, Any]]) -> tuple[Mask, list[dict[str
 
 def _finish(mask: Mask, temperature_px: float | None) -> ProbMap:
     return mask.astype(np.float32) if temperature_px is None else soften(mask, temperature_px)
+
+
+def _mask_sha256(mask: Mask) -> str:
+    """Return the first digits of a sha256 of size and pixels."""
+    content = f"{mask.shape} ".encode() + np.packbits(mask).tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -106,8 +106,8 @@ def fit_corruption(
     """Fit probabilities of the types, ranges of their sizes and softness to predictions.
 
     One error for each mask is fitted: ``secondary_probability`` is 0. Number, length and width of
-    holes, bridges, islands and cuts stay at their defaults. All is fitted on a grid of 224 px:
-    ``identity_px``, in pixels of the mask, holds for masks of about that size.
+    holes, bridges, islands and cuts stay at their defaults. All is fitted on a grid of 224 px and
+    holds for masks of any size.
 
     Args:
         pairs: true mask and prediction of its image, a probability or a mask (0 and 1), of the

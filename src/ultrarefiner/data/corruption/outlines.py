@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from ultrarefiner.data.corruption.lesion import Lesion, choose_lowest
+from ultrarefiner.data.corruption.softening import pixels_per_grid_px
 from ultrarefiner.data.rough import smooth_noise
 from ultrarefiner.shapes import Mask
 
@@ -22,9 +23,9 @@ _LEAST_INSIDE = 0.6  # of a shifted lesion; with less the shift goes the other w
 def perturb(lesion: Lesion, settings: Settings, rng: np.random.Generator) -> Mask:
     """Displace the boundary by smooth noise, nowhere by more than ``distance_px``.
 
-    Settings: ``distance_px`` [px of the mask].
+    Settings: ``distance_px`` [px of a grid whose longer side is 224].
     """
-    limit_px = settings["distance_px"]
+    limit_px = settings["distance_px"] * pixels_per_grid_px(lesion.mask)
     if lesion.is_empty or limit_px == 0:
         return lesion.mask.copy()
     distance, window = lesion.distance(limit_px + 1)

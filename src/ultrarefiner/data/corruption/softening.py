@@ -7,7 +7,7 @@ import numpy as np
 from ultrarefiner.data.corruption.lesion import Lesion
 from ultrarefiner.shapes import Mask, ProbMap
 
-GRID_PX = 224  # longer side of the grid that temperatures refer to
+GRID_PX = 224  # longer side of the grid that temperatures and small displacements refer to
 _FAR = float(np.log(2**10 - 1))  # temperatures beyond which p < 2**-10: there it is 0
 
 

@@ -1,0 +1,266 @@
+"""Checkpoints of trained refiners: what was changed, and all that it only fits together with.
+
+One safetensors file holds the change of the foundation model's weights (bfloat16: its rounding is
+relative to the change, not to the weight), the weights of a gate that learned, the coarse network
+that the refiner was trained behind (bfloat16 as phase 1 stored it, float32 once phase 3 has changed
+it: its steps are smaller than what bfloat16 tells apart), and a header: the refiner's settings, the
+sha256 of the published weights that were changed, and a card that tells how it was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ultrarefiner.coarse import CoarseConfig, CoarseNetwork, build_coarse
+from ultrarefiner.coarse.pretrained import PRETRAINED
+from ultrarefiner.errors import ConfigError, WeightsError
+from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
+from ultrarefiner.refine.assembly import RefinerConfig
+from ultrarefiner.refine.gates import build_gate
+from ultrarefiner.refine.pipeline import RefinementPipeline
+from ultrarefiner.refine.predictor import Refiner
+
+FORMAT = "refiner-1"
+JOINT, REFINER = "joint.safetensors", "refiner.safetensors"
+_KEY = "ultrarefiner"
+_UNTRAINED = ("softening", "stabilizer")
+"""Settings that training does not depend on: they may be others at prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefinerCheckpoint:
+    """A trained refiner as it was stored.
+
+    Attributes:
+        network: the coarse network that it was trained behind, in evaluation mode.
+        foundation: the model with its changed weights, in evaluation mode.
+        gate: weights of the gate, empty for one that has none.
+        config: the settings that it was trained with.
+        card: its story, as plain JSON.
+        origin: the name or path it was asked for by.
+    """
+
+    network: CoarseNetwork
+    foundation: FoundationModel
+    gate: Mapping[str, Tensor]
+    config: RefinerConfig
+    card: Mapping[str, Any]
+    origin: str
+
+    def settings(self, asked: RefinerConfig | None = None) -> RefinerConfig:
+        """Return the settings to predict with: those it was trained with, and what is free.
+
+        Args:
+            asked: what a user asks for; a default counts as not asked for.
+
+        Raises:
+            ConfigError: it differs in what the weights were trained for.
+        """
+        if asked is None:
+            return self.config
+        default, free = RefinerConfig(), {}
+        for item in fields(RefinerConfig):
+            given, trained = getattr(asked, item.name), getattr(self.config, item.name)
+            if given in (getattr(default, item.name), trained):
+                continue
+            if item.name not in _UNTRAINED:
+                raise ConfigError(
+                    f"setting {item.name} of checkpoint {self.origin}",
+                    expected=f"what it was trained with: {trained}",
+                    found=str(given),
+                    fix="Leave the setting out, or train with it.",
+                )
+            free[item.name] = given
+        return replace(self.config, **free)
+
+    def refiner(
+        self, asked: RefinerConfig | None = None, *, device: str = "auto", bf16: bool | None = None
+    ) -> Refiner:
+        """Return a refiner with the trained weights; see :meth:`settings`."""
+        refiner = Refiner(self.foundation, self.settings(asked), device=device, bf16=bf16)
+        refiner.pipeline.gate.load_state_dict(self.gate)
+        return refiner
+
+
+def encode_refiner(
+    network: CoarseNetwork,
+    pipeline: RefinementPipeline,
+    *,
+    foundation: str,
+    config: RefinerConfig,
+    card: Mapping[str, Any],
+) -> bytes:
+    """Return the content of a checkpoint file; the same bytes for the same arguments.
+
+    Args:
+        network: the coarse network.
+        pipeline: its foundation model and gate.
+        foundation: name of that model in the registry: what is stored is the change against it.
+        config: settings of the pipeline.
+        card: JSON to keep beside them, without patient text.
+    """
+    published = FOUNDATION_MODELS[foundation]()
+    header = {
+        "format": FORMAT,
+        "network": asdict(network.config),
+        "foundation": foundation,
+        "foundation_sha256": published.weights_sha256,
+        "refiner": asdict(config),
+        "card": dict(card),
+    }
+    before = published.state_dict()
+    state: dict[str, Tensor] = {}
+    for name, value in pipeline.foundation.state_dict().items():
+        value = value.detach().cpu()
+        if not torch.equal(value, before[name]):
+            state[f"foundation.{name}"] = (value - before[name]).bfloat16()
+    for name, value in network.state_dict().items():
+        state[f"network.{name}"] = _shortened(value.detach().cpu())
+    for name, value in pipeline.gate.state_dict().items():
+        state[f"gate.{name}"] = value.detach().cpu()
+    # One key: safetensors writes several in random order.
+    metadata = {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)}
+    packed = {name: value.contiguous() for name, value in state.items()}
+    content: bytes = save(packed, metadata=metadata)
+    return content
+
+
+def is_refiner(name_or_path: str | Path) -> bool:
+    """Tell whether a checkpoint is that of a refiner; of none at all, too, it is not."""
+    path = _locate(str(name_or_path))
+    if path is None:
+        return False
+    try:
+        return bool(_read_header(path).get("format") == FORMAT)
+    except (OSError, ValueError, SafetensorError):
+        return False
+
+
+def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
+    """Read a checkpoint.
+
+    Args:
+        name_or_path: a file, a folder of ``train`` (the result of phase 3, else of phase 2), or the
+            name of one that comes with the package.
+
+    Raises:
+        WeightsError: not there, damaged, not one of ours, or the published weights that it changes
+            are others now.
+    """
+    path = _locate(str(name_or_path))
+    if path is None:
+        raise WeightsError(
+            f"no checkpoint {str(name_or_path)!r}",
+            expected=f"a .safetensors file, a folder with {JOINT} or {REFINER}, or a name",
+        )
+    try:
+        header = _read_header(path)
+        with safe_open(path, framework="pt") as stream:
+            state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as cause:
+        raise WeightsError(f"cannot read checkpoint {path}", found=str(cause)) from cause
+    if header.get("format") != FORMAT:
+        raise WeightsError(
+            f"cannot use checkpoint {path}",
+            expected="a refiner stored by 'ultrarefiner train' in phase 2 or 3",
+            found=f"format {header.get('format')!r}",
+        )
+    try:
+        return _rebuild(header, state, str(name_or_path))
+    except (ConfigError, KeyError, TypeError, RuntimeError) as cause:
+        raise WeightsError(
+            f"cannot use checkpoint {path}",
+            expected="settings and weights that fit each other",
+            found=str(cause).partition("\n")[0],
+            fix="It may be of another version of UltraRefiner.",
+        ) from cause
+
+
+def config_from_json(kind: type[Any], stored: Mapping[str, Any]) -> Any:
+    """Return a settings object from what ``asdict`` and JSON made of it.
+
+    Raises:
+        ConfigError: a setting is missing or unknown.
+    """
+    names = {item.name for item in fields(kind)}
+    if stored.keys() != names:
+        different = ", ".join(sorted(stored.keys() ^ names))
+        raise ConfigError(kind.__name__, expected=", ".join(sorted(names)), found=different)
+    hints = get_type_hints(kind)
+    values = {}
+    for name, value in stored.items():
+        if is_dataclass(hints[name]):
+            value = config_from_json(hints[name], value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _rebuild(
+    header: Mapping[str, Any], state: Mapping[str, Tensor], origin: str
+) -> RefinerCheckpoint:
+    foundation = FOUNDATION_MODELS[header["foundation"]]()
+    if foundation.weights_sha256 != header["foundation_sha256"]:
+        raise WeightsError(
+            f"checkpoint {origin} changes other weights of {header['foundation']!r}",
+            expected=f"sha256 {header['foundation_sha256'][:12]}",
+            found=f"sha256 {foundation.weights_sha256[:12]}",
+        )
+    weights = foundation.state_dict()
+    for name, change in _part(state, "foundation").items():
+        weights[name] = weights[name] + change.to(weights[name].dtype)
+    foundation.load_state_dict(weights)
+    network_config = config_from_json(CoarseConfig, header["network"])
+    network = build_coarse(replace(network_config, encoder_weights="none"))
+    restored = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in _part(state, "network").items()
+    }
+    network.load_state_dict(restored)
+    config, gate = config_from_json(RefinerConfig, header["refiner"]), _part(state, "gate")
+    build_gate(config.gate).load_state_dict(gate)  # what does not fit is met here, with its file
+    return RefinerCheckpoint(
+        network=network.eval(),
+        foundation=foundation.eval(),
+        gate=gate,
+        config=config,
+        card=header["card"],
+        origin=origin,
+    )
+
+
+def _shortened(value: Tensor) -> Tensor:
+    """Return a tensor in bfloat16 if that changes nothing, else as it is."""
+    half = value.bfloat16()
+    return half if value.is_floating_point() and torch.equal(half.to(value.dtype), value) else value
+
+
+def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    prefix = f"{part}."
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def _locate(name_or_path: str) -> Path | None:
+    path = Path(name_or_path)
+    if path.is_dir():
+        there = [path / name for name in (JOINT, REFINER) if (path / name).is_file()]
+        return there[0] if there else None
+    if path.is_file():
+        return path
+    return PRETRAINED[name_or_path].verify() if name_or_path in PRETRAINED else None
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as stream:
+        header: dict[str, Any] = json.loads((stream.metadata() or {}).get(_KEY, "{}"))
+    return header

@@ -1,0 +1,69 @@
+"""Phase 2: train the foundation model to correct masks, for one outer fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from ultrarefiner.coarse import load_checkpoint
+from ultrarefiner.foundation import FOUNDATION_MODELS
+from ultrarefiner.refine.checkpoint import REFINER
+from ultrarefiner.training.engine.fitting import fit
+from ultrarefiner.training.judging import judge
+from ultrarefiner.training.keeping import PhaseResult, keep_refiner
+from ultrarefiner.training.material import Material
+from ultrarefiner.training.options import RunOptions
+from ultrarefiner.training.phase1 import plan_of
+from ultrarefiner.training.refiner_module import RefinerModule
+from ultrarefiner.training.tuning import drop_encoder, training_pipeline
+from ultrarefiner.weights import file_sha256
+
+SETTINGS = ("foundation", "refiner", "trainable", "corruption", "phase2", "seed")
+
+
+def train_refiner(material: Material, folder: Path, options: RunOptions) -> Path:
+    """Train, and write ``folder/refiner.safetensors``.
+
+    Args:
+        material: what to learn from.
+        folder: of the outer fold's run, with the ``coarse.safetensors`` of phase 1.
+        options: how to carry it out.
+
+    Returns:
+        The checkpoint.
+    """
+    recipe = material.recipe
+    pl.seed_everything(recipe.seed, verbose=False)
+    pipeline = training_pipeline(FOUNDATION_MODELS[recipe.foundation](), recipe.refiner)
+    if material.cache is not None:
+        drop_encoder(pipeline.foundation)
+    module = RefinerModule(pipeline, recipe.phase2, trainable=recipe.trainable, seed=recipe.seed)
+    data = material.data(recipe.phase2)
+    data.preload(options.track)
+    plan = plan_of(recipe, material.split, *SETTINGS) | {
+        "out_of_fold_sha256": material.out_of_fold.sha256,
+        "coarse_sha256": file_sha256(folder / "coarse.safetensors"),
+    }
+    before = judge(module, data.val_dataloader(), options)
+    options.say(f"phase 2, before: {before.describe()}")
+    fitted = fit(
+        module,
+        data,
+        folder / "phase2",
+        schedule=recipe.phase2,
+        plan=plan,
+        hardware=options.hardware,
+        resume=options.resume,
+        track=options.track,
+    )
+    after = judge(module, data.val_dataloader(), options)
+    options.say(f"phase 2, after:  {after.describe()}; {fitted.describe()}")
+    return keep_refiner(
+        folder / REFINER,
+        load_checkpoint(folder).network,
+        pipeline,
+        material=material,
+        result=PhaseResult(phase=2, fitted=fitted, before=before, after=after, plan=plan),
+        options=options,
+    )

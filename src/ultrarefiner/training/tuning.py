@@ -1,0 +1,57 @@
+"""What of a foundation model is trained, and what stays as it was published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+from ultrarefiner.errors import ConfigError
+from ultrarefiner.foundation import FoundationModel
+from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
+from ultrarefiner.refine.pipeline import RefinementPipeline
+from ultrarefiner.training.engine.freezing import freeze, unfreeze
+
+TUNINGS: Mapping[str, Callable[[FoundationModel], tuple[nn.Module, ...]]] = MappingProxyType(
+    {
+        "decoder": lambda model: (model.mask_decoder,),
+        "decoder+prompt": lambda model: (model.mask_decoder, model.prompt_encoder),
+    }
+)
+"""Name to the parts that are trained; adapters and LoRA would be further rows."""
+
+
+def tune(model: FoundationModel, trainable: str) -> tuple[nn.Module, ...]:
+    """Freeze a model but for the named parts, and return these.
+
+    Raises:
+        ConfigError: no such choice.
+    """
+    if trainable not in TUNINGS:
+        raise ConfigError("trainable", expected="one of " + ", ".join(TUNINGS), found=trainable)
+    freeze(model)
+    parts = TUNINGS[trainable](model)
+    for part in parts:
+        unfreeze(part)
+    return parts
+
+
+def training_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:
+    """Return the pipeline of a config without its stabiliser, which would hide what went wrong."""
+    off = replace(config.stabilizer, enabled=False)
+    return build_pipeline(foundation, replace(config, stabilizer=off))
+
+
+def drop_encoder(model: FoundationModel) -> None:
+    """Free the memory of an image encoder whose embeddings are all cached.
+
+    The model can decode still, and what it has in common with its published weights is known.
+    """
+    model.image_encoder = _CachedEncoder()
+
+
+class _CachedEncoder(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        raise AssertionError("embeddings are cached, and the encoder is gone")

@@ -1,0 +1,197 @@
+"""Items of phases 2 and 3: replayable, mirrored as one, and never outside the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from ultrarefiner.data.manifest import Record, read_manifest
+from ultrarefiner.data.readers import read_coarse, read_image
+from ultrarefiner.ops.frames import Frames
+from ultrarefiner.ops.letterbox import Letterbox
+from ultrarefiner.training.embedding_cache import FLIP, IDENTITY
+from ultrarefiner.training.refinement_data import (
+    Collate,
+    Mixture,
+    RefinementDataset,
+    scene_of,
+)
+
+SIDE = 96
+
+
+@dataclass(frozen=True)
+class LeftHalf:
+    """Predictions that say: the lesion is the left half of the image."""
+
+    side: int = SIDE
+
+    def probs(self, record: Record) -> np.ndarray:
+        shape = read_image(record.image).shape
+        rows, cols = Letterbox(shape, self.side).content_hw
+        probs = np.zeros((self.side, self.side), np.float32)
+        probs[:rows, : cols // 2] = 0.75
+        return probs
+
+
+@pytest.fixture(scope="module")
+def records(manifest: Path) -> tuple[Record, ...]:
+    return read_manifest(manifest)[:6]
+
+
+def write_png(path: Path, values: np.ndarray) -> None:
+    assert cv2.imwrite(str(path), values)
+
+
+def dataset(records: tuple[Record, ...], mixture: Mixture, **settings: Any) -> RefinementDataset:
+    defaults: dict[str, Any] = {"out_of_fold": LeftHalf(), "digests": None, "seed": 3}
+    return RefinementDataset(records, mixture, SIDE, **(defaults | settings))
+
+
+def test_an_item_is_a_pure_function_of_seed_epoch_and_index(records: tuple[Record, ...]) -> None:
+    mixture = Mixture(given_share=0.7, real_share=0.5, flip_share=0.5)
+    first, second = dataset(records, mixture), dataset(records, mixture)
+    other = dataset(records, mixture, seed=4)
+    keys = [(epoch, index) for epoch in range(4) for index in range(len(records))]
+    num_other = 0
+    for key in reversed(keys):  # in another order
+        second[key]
+    for key in keys:
+        one, two = first[key], second[key]
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            same = value == two[name]
+            assert same.all() if isinstance(same, torch.Tensor) else same, name
+        num_other += not torch.equal(one["prompt"], other[key]["prompt"])
+    assert num_other > len(keys) // 2
+
+
+def test_shares_are_those_that_are_asked_for(records: tuple[Record, ...]) -> None:
+    mixture = Mixture(given_share=0.6, real_share=0.25, flip_share=0.5)
+    digests = [str(index) for index in range(len(records))]
+    items = dataset(records, mixture, digests=digests)
+    found = [items[epoch, index] for epoch in range(50) for index in range(len(records))]
+    num = len(found)
+    given = sum(item["is_given"] for item in found) / num
+    real = sum(item["is_real"] for item in found) / num
+    flipped = sum(item["view"].view == FLIP for item in found) / num
+    assert given == pytest.approx(0.6, abs=0.09)  # 3 standard deviations of 300 draws
+    assert real == pytest.approx(0.15, abs=0.065)
+    assert flipped == pytest.approx(0.5, abs=0.09)
+
+
+def test_image_truth_and_mask_are_mirrored_together(records: tuple[Record, ...]) -> None:
+    """Within the content: the padding of an upright image stays on its right."""
+    plain = dataset(records, Mixture(), digests=["d"] * len(records))
+    mirrored = dataset(records, Mixture(flip_share=1.0), digests=["d"] * len(records))
+    for index in range(len(records)):
+        before, after = plain[0, index], mirrored[0, index]
+        assert (before["view"].view, after["view"].view) == (IDENTITY, FLIP)
+        cols = int(before["content_hw"][1])
+        for name in ("images", "truth", "prompt"):
+            assert torch.equal(after[name][..., :cols], before[name][..., :cols].flip(-1)), name
+            assert not after[name][..., cols:].any(), name
+        assert not torch.equal(before["images"], after["images"])
+
+
+def test_truth_is_the_share_of_each_pixel_that_is_lesion(records: tuple[Record, ...]) -> None:
+    items = dataset(records, Mixture())
+    for index, record in enumerate(records):
+        assert record.mask is not None
+        truth = read_coarse(record.mask).values.astype(np.float32)
+        expected = Letterbox(truth.shape, SIDE).shrink(truth)
+        np.testing.assert_allclose(items[0, index]["truth"][0], expected, atol=0.5 / 255 + 1e-6)
+        assert tuple(items[0, index]["native_hw"]) == truth.shape
+
+
+def test_corrupted_masks_stay_in_the_image_and_differ(records: tuple[Record, ...]) -> None:
+    items = dataset(records, Mixture(real_share=0.0))
+    seen = set()
+    for epoch in range(8):
+        for index in range(len(records)):
+            item = items[epoch, index]
+            rows, cols = item["content_hw"]
+            prompt = item["prompt"][0]
+            assert item["is_given"]
+            assert not item["is_real"]
+            assert 0 <= prompt.min() <= prompt.max() <= 1
+            assert not prompt[rows:].any()
+            assert not prompt[:, cols:].any()
+            seen.add(prompt.numpy().tobytes())
+    assert len(seen) > 0.9 * 8 * len(records)
+
+
+def test_real_masks_are_the_out_of_fold_ones(records: tuple[Record, ...]) -> None:
+    items = dataset(records, Mixture(real_share=1.0))
+    for index, record in enumerate(records):
+        np.testing.assert_array_equal(items[0, index]["prompt"][0], LeftHalf().probs(record))
+    alone = dataset(records, Mixture(given_share=0.0))[0, 0]
+    assert not alone["is_given"]
+    assert not alone["prompt"].any()
+
+
+def test_a_network_of_its_own_grid_gets_its_own_images(records: tuple[Record, ...]) -> None:
+    items = dataset(records, Mixture(flip_share=1.0), network_frame=(64, 1))
+    same = dataset(records, Mixture(flip_share=1.0), network_frame=(SIDE, 1))
+    assert items[0, 0]["network_images"].shape == items[0, 0]["classes"].shape == (1, 64, 64)
+    assert torch.equal(same[0, 0]["network_images"], same[0, 0]["images"])
+    assert torch.equal(same[0, 0]["classes"], same[0, 0]["truth"])
+
+
+def test_a_batch_is_a_scene_on_one_grid(records: tuple[Record, ...]) -> None:
+    """The letterboxed images lie on the coarse grid as they are, and where they end it ends."""
+    items = dataset(records, Mixture())
+    batch = Collate(None)([items[0, index] for index in range(4)])
+    assert batch["names"] == [record.image.name for record in records[:4]]
+    scene = scene_of(batch, batch["prompt"])
+    grey, valid = scene.grid_images()
+    content = scene.content()
+    assert torch.equal(valid.bool(), content)
+    for index in range(4):
+        rows, cols = batch["content_hw"][index]
+        assert content[index].sum() == rows * cols
+        image = batch["images"][index, 0, :rows, :cols]
+        stretched = (image - image.min()) / (image.max() - image.min())
+        torch.testing.assert_close(grey[index, 0, :rows, :cols], stretched, atol=2e-3, rtol=0)
+
+
+def test_every_class_but_the_background_is_lesion(tmp_path: Path) -> None:
+    """A map of three labels, for a network that tells two kinds of lesion apart."""
+    labels = np.zeros((50, 70), np.uint8)
+    labels[10:30, 10:30], labels[20:40, 40:60] = 1, 2
+    write_png(tmp_path / "image.png", labels * 100)
+    write_png(tmp_path / "mask.png", labels)
+    record = Record(image=tmp_path / "image.png", mask=tmp_path / "mask.png")
+    mixture = Mixture(real_share=0.0)
+    items = dataset((record,), mixture, out_of_fold=None, network_frame=(64, 3), num_classes=3)
+    item = items[0, 0]
+    expected = Letterbox(labels.shape, SIDE).shrink((labels > 0).astype(np.float32))
+    np.testing.assert_allclose(item["truth"][0], expected, atol=1 / 255)
+    assert item["classes"].shape == (3, 64, 64)
+    assert any(items[epoch, 0]["prompt"].any() for epoch in range(3))
+    same = dataset((record,), mixture, out_of_fold=None, network_frame=(SIDE, 3), num_classes=3)
+    assert torch.equal(same[0, 0]["truth"], item["truth"])
+    assert same[0, 0]["classes"].shape == (3, SIDE, SIDE)
+
+
+def test_a_closer_look_sees_native_pixels(records: tuple[Record, ...]) -> None:
+    """As in prediction: mirrored with the rest, and padded where the batch has a larger image."""
+    for share in (0.0, 1.0):
+        items = dataset(records, Mixture(flip_share=share), natives=True)
+        batch = Collate(None)([items[0, index] for index in range(len(records))])
+        scene = scene_of(batch, batch["prompt"])
+        assert len({tuple(size) for size in scene.native_hw.tolist()}) > 1
+        for index, record in enumerate(records):
+            image = torch.from_numpy(read_image(record.image))
+            rows, cols = image.shape
+            found = scene.images[index, 0]
+            assert torch.equal(found[:rows, :cols], image.flip(-1) if share else image)
+            assert found.sum() == pytest.approx(float(image.sum()), rel=1e-5)
+        content = Frames.letterboxed(batch["content_hw"], SIDE).content()
+        assert torch.equal(scene.content(), content)
