@@ -370,5 +370,10 @@ class TestAccess:
         below = slider["y"] + slider["height"] <= facts["y"]
         beside = slider["x"] + slider["width"] <= facts["x"]
         assert below or beside
-        w, h = frame(page)[2:]
-        assert w / h == pytest.approx(stage["width"] / stage["height"], rel=0.01)
+        expected = pytest.approx(stage["width"] / stage["height"], rel=0.01)
+        for _ in range(50):  # the picture follows the window's size an event later
+            w, h = frame(page)[2:]
+            if w / h == expected:
+                break
+            page.wait_for_timeout(50)
+        assert w / h == expected

@@ -30,9 +30,9 @@ def recipe(nano: TrainingRecipe) -> TrainingRecipe:
     return replace(nano, phase1=replace(nano.phase1, epochs=5, batch_size=2))
 
 
-@pytest.mark.parametrize(
-    "num_kills", [1, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
-)
+@pytest.mark.slow  # three kills over all phases are in test_run.py
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("num_kills", [20])
 def test_killed_at_random_moments(
     recipe: TrainingRecipe, manifest: Path, tmp_path: Path, num_kills: int
 ) -> None:
