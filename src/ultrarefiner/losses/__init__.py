@@ -5,7 +5,7 @@ from ultrarefiner.losses.compound import Combo, ExponentialLogarithmic, Loss, We
 from ultrarefiner.losses.interface import scale_gradient
 from ultrarefiner.losses.joint import JOINT_LOSSES, BCEDice, JointLoss
 from ultrarefiner.losses.monai_losses import MonaiLoss
-from ultrarefiner.losses.overlap import dice_loss
+from ultrarefiner.losses.overlap import dice_loss, hard_dice
 from ultrarefiner.losses.pixels import Focal, bce, bce_of_probs, focal
 from ultrarefiner.losses.ranked import Lovasz, TopK
 from ultrarefiner.losses.refiner import (
@@ -41,6 +41,7 @@ __all__ = [
     "bce_of_probs",
     "dice_loss",
     "focal",
+    "hard_dice",
     "iou_head_loss",
     "scale_gradient",
     "weight_anchor",

@@ -9,10 +9,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ultrarefiner.data.dataset import Sample, SegmentationDataset
 from ultrarefiner.data.manifest import Record
-from ultrarefiner.training.engine.loaders import EpochSampler, training_loader, validation_loader
+from ultrarefiner.training.engine.loaders import training_loader, validation_loader
 from ultrarefiner.training.recipe import TrainingRecipe
 
-__all__ = ["CoarseData", "EpochSampler", "NamedSample"]
+__all__ = ["CoarseData", "NamedSample"]
 
 
 class NamedSample(Sample):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ultrarefiner.coarse import CoarseNetwork, class_probs
 from ultrarefiner.data.dataset import Sample
+from ultrarefiner.losses import hard_dice
 from ultrarefiner.training.engine.schedules import seed_epoch
 from ultrarefiner.training.recipe import Phase1Config
 
@@ -76,9 +77,7 @@ def foreground_dice(
     """Return the Dice of each image's foreground above 0.5, on this grid; 1 if both are empty."""
     found = 1 - class_probs(logits)[:, 0] > 0.5
     true = (target[:, 0] if target.shape[1] == 1 else 1 - target[:, 0]) > 0.5
-    overlap = (found & true).sum(dim=(1, 2))
-    sizes = found.sum(dim=(1, 2)) + true.sum(dim=(1, 2))
-    return torch.where(sizes > 0, 2 * overlap / sizes.clamp_min(1), 1.0)
+    return hard_dice(found, true)
 
 
 def _channels_last(images: Tensor) -> Tensor:

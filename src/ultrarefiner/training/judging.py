@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ultrarefiner.losses import LossTerms
+from ultrarefiner.losses import LossTerms, hard_dice
 from ultrarefiner.precision import autocast, choose_device
 from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.shapes import ProbMaps
@@ -93,10 +93,7 @@ def judge(
 
 def mask_dice(probs: ProbMaps, truth: ProbMaps) -> Float[Tensor, "B"]:
     """Return the Dice of each mask above 0.5 on its grid; 1 if both are empty."""
-    found, true = probs[:, 0] > 0.5, truth[:, 0] > 0.5
-    overlap = (found & true).sum(dim=(1, 2))
-    sizes = found.sum(dim=(1, 2)) + true.sum(dim=(1, 2))
-    return torch.where(sizes > 0, 2 * overlap / sizes.clamp_min(1), 1.0)
+    return hard_dice(probs[:, 0] > 0.5, truth[:, 0] > 0.5)
 
 
 def _log(module: Refining, means: dict[str, Tensor], batch_size: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from ultrarefiner.coarse import CoarseNetwork
 from ultrarefiner.data.atomic import atomic_path
@@ -14,33 +12,13 @@ from ultrarefiner.data.writers import write_json
 from ultrarefiner.precision import bf16_is_fast, choose_device
 from ultrarefiner.refine.checkpoint import encode_refiner
 from ultrarefiner.refine.pipeline import RefinementPipeline
-from ultrarefiner.training.engine.fitting import Fitted
 from ultrarefiner.training.engine.hardware import is_first_process, wait_for_others
-from ultrarefiner.training.judging import Judged
 from ultrarefiner.training.lineage import card_digests
 from ultrarefiner.training.material import Material
 from ultrarefiner.training.options import RunOptions
+from ultrarefiner.training.phase import PhaseResult
 from ultrarefiner.training.revision import git_revision
 from ultrarefiner.training.split import count_patients
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhaseResult:
-    """What a phase came to.
-
-    Attributes:
-        phase: 2 or 3.
-        fitted: how the training went.
-        before: on the inner validation.
-        after: the same with the chosen weights.
-        plan: what it depended on.
-    """
-
-    phase: int
-    fitted: Fitted
-    before: Judged
-    after: Judged
-    plan: Mapping[str, Any]
 
 
 def keep_refiner(

@@ -9,11 +9,10 @@ import pytorch_lightning as pl
 from ultrarefiner.coarse import load_checkpoint
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.refine.checkpoint import REFINER
-from ultrarefiner.training.engine.fitting import fit
-from ultrarefiner.training.judging import judge
-from ultrarefiner.training.keeping import PhaseResult, keep_refiner
+from ultrarefiner.training.keeping import keep_refiner
 from ultrarefiner.training.material import Material
 from ultrarefiner.training.options import RunOptions
+from ultrarefiner.training.phase import train_phase
 from ultrarefiner.training.phase1 import plan_of
 from ultrarefiner.training.refiner_module import RefinerModule
 from ultrarefiner.training.tuning import drop_encoder, training_pipeline
@@ -45,25 +44,12 @@ def train_refiner(material: Material, folder: Path, options: RunOptions) -> Path
         "out_of_fold_sha256": material.out_of_fold.sha256,
         "coarse_sha256": file_sha256(folder / "coarse.safetensors"),
     }
-    before = judge(module, data.val_dataloader(), options)
-    options.say(f"phase 2, before: {before.describe()}")
-    fitted = fit(
-        module,
-        data,
-        folder / "phase2",
-        schedule=recipe.phase2,
-        plan=plan,
-        hardware=options.hardware,
-        resume=options.resume,
-        track=options.track,
-    )
-    after = judge(module, data.val_dataloader(), options)
-    options.say(f"phase 2, after:  {after.describe()}; {fitted.describe()}")
+    result = train_phase(2, module, data, folder=folder, plan=plan, options=options)
     return keep_refiner(
         folder / REFINER,
         load_checkpoint(folder).network,
         pipeline,
         material=material,
-        result=PhaseResult(phase=2, fitted=fitted, before=before, after=after, plan=plan),
+        result=result,
         options=options,
     )

@@ -10,13 +10,12 @@ import pytorch_lightning as pl
 from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.checkpoint import JOINT, REFINER, RefinerCheckpoint, load_refiner
-from ultrarefiner.training.engine.fitting import fit
 from ultrarefiner.training.joint_module import JointModule
-from ultrarefiner.training.judging import judge
-from ultrarefiner.training.keeping import PhaseResult, keep_refiner
+from ultrarefiner.training.keeping import keep_refiner
 from ultrarefiner.training.lineage import refuse_contamination
 from ultrarefiner.training.material import Material
 from ultrarefiner.training.options import RunOptions
+from ultrarefiner.training.phase import train_phase
 from ultrarefiner.training.phase1 import plan_of
 from ultrarefiner.training.tuning import drop_encoder, training_pipeline
 from ultrarefiner.weights import file_sha256
@@ -58,20 +57,8 @@ def train_jointly(material: Material, folder: Path, options: RunOptions) -> Path
         "out_of_fold_sha256": material.out_of_fold.sha256,
         "refiner_sha256": file_sha256(folder / REFINER),
     }
-    before = judge(module, data.val_dataloader(), options)
-    options.say(f"phase 3, before: {before.describe()}")
-    fitted = fit(
-        module,
-        data,
-        folder / "phase3",
-        schedule=recipe.phase3,
-        plan=plan,
-        hardware=options.hardware,
-        resume=options.resume,
-        track=options.track,
-    )
-    after = judge(module, data.val_dataloader(), options)
-    options.say(f"phase 3, after:  {after.describe()}; {fitted.describe()}")
+    result = train_phase(3, module, data, folder=folder, plan=plan, options=options)
+    before, after = result.before, result.after
     if after.coarse_dsc < before.coarse_dsc - recipe.phase3.max_drift:
         options.warn(
             f"the coarse network fell from DSC {before.coarse_dsc:.4f} to {after.coarse_dsc:.4f}: "
@@ -83,7 +70,7 @@ def train_jointly(material: Material, folder: Path, options: RunOptions) -> Path
         start.network,
         pipeline,
         material=material,
-        result=PhaseResult(phase=3, fitted=fitted, before=before, after=after, plan=plan),
+        result=result,
         options=options,
     )
 
