@@ -211,7 +211,7 @@ def peaks_of(script: str, sides: Sequence[str], *options: str) -> Mapping[str, t
     """Run ``script --alone SIDE`` in a process for each side, whose last line says what it held.
 
     Returns:
-        Side to gigabytes: before the first step, and at the most.
+        Side to gigabytes: before its weights, and at the most.
     """
     found = {}
     for side in sides:
