@@ -6,6 +6,9 @@ UV_VERSION := 0.13.8
 STAMP := $(VENV)/.ready
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 
+# Where Python is told to leave no bytecode, every process would compile PyTorch anew (9 s each).
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test lint types docs benchmarks lock clean
 
 setup: $(STAMP)  ## make .venv from the hashed lock (fast when nothing changed)

@@ -22,7 +22,7 @@ from ultrarefiner.refine.gates import GATES
 
 COMMANDS = [
     *("refine", "predict", "train", "release", "data", "evaluate", "compare"),
-    *("report", "experiment", "gallery", "list", "doctor"),
+    *("calibrate", "report", "experiment", "gallery", "list", "doctor"),
 ]
 KINDS = ["import", "audit", "split", "phantom", "rough", "fit-corruption", "corruption-gallery"]
 

@@ -27,6 +27,7 @@ COLUMNS = [
     "predicted_iou",
     "seconds",
     "error",
+    "score",
 ]
 FIRST = "phantom-7-0000"
 
@@ -97,6 +98,7 @@ class TestWhatIsWritten:
             coarse = pixels(phantoms / "coarse" / f"{stem}.png") > 0
             iou = np.count_nonzero(refined & coarse) / np.count_nonzero(refined | coarse)
             assert (row["accepted"], row["reason"], row["error"]) == ("yes", "accepted", "")
+            assert row["score"] == ""  # no checkpoint, no calibrated rule
             assert int(row["area_refined_px"]) == refined.sum()
             assert int(row["area_coarse_px"]) == coarse.sum()
             assert float(row["iou_with_coarse"]) == pytest.approx(iou, abs=5e-5)

@@ -59,7 +59,8 @@ def _train(rank: int, folder: str) -> None:
 
 
 def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
-    mp.spawn(_train, args=(str(tmp_path),), nprocs=2)
+    mp.get_context("forkserver").set_forkserver_preload(["ultrarefiner.refine.assembly"])
+    mp.start_processes(_train, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     alone = _pipeline()
     (sum(_loss(alone, rank) for rank in (0, 1)) / 2).backward()

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from ultrarefiner.metrics import Case, evaluate_cases, evaluate_mask
+from ultrarefiner.refine.acceptance import SIGNS
 from ultrarefiner.report import CaseImages, ReportCase
 
 SIDE_PX = 96
@@ -100,3 +101,61 @@ def small_run(*, with_truth: bool = True) -> list[ReportCase]:
 
 def renamed(case: ReportCase, stem: str) -> ReportCase:
     return replace(case, stem=stem)
+
+
+def scored(case: ReportCase, score: float, *, patient: str = "") -> ReportCase:
+    """Return the case with the score of an acceptance rule, and its patient if one is given."""
+    row = case.row | {"score": str(score)}
+    metrics = case.metrics and case.metrics | ({"patient": patient} if patient else {})
+    return replace(case, row=row, metrics=metrics)
+
+
+def rule_json(**changes) -> dict:
+    """Return an acceptance rule as checkpoints and calibration.json hold it."""
+    rule = {
+        "weights": dict.fromkeys(SIGNS, 0.0) | {"moved": 1.5, "doubted": 3.25},
+        "threshold": -1.0,
+        "alpha": 0.1,
+        "delta": 0.02,
+        "eta": 0.05,
+        "method": "learn-then-test",
+        "source": "network",
+        "scores": [-2.0, -1.0, -0.5, 0.0],
+        "binding": "ab" * 32,
+        "num_images": 120,
+        "num_patients": 80,
+    }
+    return rule | changes
+
+
+def calibration_json(**changes) -> dict:
+    """Return a made-up calibration.json: five thresholds, the third was chosen."""
+    curve = [
+        (None, 1.0, 0.12, 0.03, 0.9),
+        (-2.0, 0.9, 0.09, 0.029, 0.2),
+        (-1.0, 0.75, 0.04, 0.026, 0.01),
+        (-0.5, 0.4, 0.01, 0.012, 0.0004),
+        ("none", 0.0, 0.0, 0.0, 0.0001),
+    ]
+    names = ("threshold", "coverage", "harmed_share", "gain", "p_value")
+    delivered = {"images": 120, "patients": 80}
+    content = {
+        "schema": 1,
+        "rule": rule_json(),
+        "split": {"patients_a": 50, "patients_b": 80, "images_a": 70, "images_b": 120},
+        "checkpoint": "runs/net/fold-1",
+        "before": delivered
+        | {"harmed_share": 0.12, "harmed_low": 0.06, "harmed_high": 0.19}
+        | {"gain": 0.03, "accepted_share": 1.0},
+        "after": delivered
+        | {"harmed_share": 0.04, "harmed_low": 0.01, "harmed_high": 0.09}
+        | {"gain": 0.026, "accepted_share": 0.75},
+        "kept_gain": 0.026 / 0.03,
+        "curve": [dict(zip(names, step, strict=True)) for step in curve],
+        "cases": [],
+        "statement": "With 95 % confidence at most 10 % <are> made worse.",
+        "versions": {"ultrarefiner": "0.1.0"},
+        "command": "ultrarefiner calibrate runs/net",
+        "seed": 0,
+    }
+    return content | changes

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 from browsing import NEEDS_CHROMIUM, launched, watched
-from report_runs import broken, evaluate, make_case, small_run
+from report_runs import (
+    broken,
+    calibration_json,
+    evaluate,
+    make_case,
+    rule_json,
+    scored,
+    small_run,
+)
 
 from fakes.results import comparison, probabilities, write_training
+from ultrarefiner.refine.acceptance import AcceptanceRule
 from ultrarefiner.report import render_report
+from ultrarefiner.report.calibrated import read_calibration
 from ultrarefiner.report.learning import read_training
 
 LAYERS = {"truth": "t", "coarse": "c", "refined": "r", "prompts": "p"}
@@ -25,7 +35,8 @@ def browser():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
     evil = "<script>document.title = 'owned'</script>" + "long-" * 20
-    cases = [*small_run(), make_case(evil, 14, 17), broken("torn", "cannot read " + "x" * 200)]
+    done = [scored(case, -i / 4) for i, case in enumerate([*small_run(), make_case(evil, 14, 17)])]
+    cases = [*done, broken("torn", "cannot read " + "x" * 200)]
     path = tmp_path_factory.mktemp("report") / "report.html"
     for case in cases[:-1]:
         case.metrics.update(area_pred=90.0, area_target=100.0)
@@ -37,6 +48,10 @@ def report(tmp_path_factory) -> Path:
         trainings=[read_training(write_training(path.with_name("net")), name="net-" * 20)],
         provenance={"Run": {"command": "ultrarefiner refine " + "--very-long-option " * 20}},
         notes=["A note."],
+        rule=AcceptanceRule.from_json(rule_json(threshold=-2.0)),
+        calibrations=[
+            read_calibration(calibration_json(), name=f"fold-{i}-" * 12, path=path) for i in (1, 2)
+        ],
     )
     path.write_text(html, encoding="utf-8")
     return path
@@ -154,6 +169,16 @@ def test_a_row_opens_its_image_by_keyboard(page):
     page.keyboard.press("Enter")
     assert page.locator("#viewer").is_visible()
     assert page.locator("#viewer-name").text_content() == button.text_content()
+
+
+def test_the_first_to_look_at_opens_its_image_by_keyboard(page):
+    link = page.locator("#first .open-case").nth(1)
+    link.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#viewer").is_visible()
+    assert page.locator("#viewer-name").text_content() == link.text_content()
+    found = page.locator("tr.found")
+    assert f"#{found.get_attribute('id')}" == link.get_attribute("href")
 
 
 def shown(page) -> list[str]:

@@ -147,7 +147,7 @@ class TestGallery:
 
     def test_without_truth_the_least_agreement_comes_first(self):
         groups = choose_groups(small_run(with_truth=False), delta=0.02)
-        assert [group.title for group in groups] == ["Look at these first", "Rejected", "Typical"]
+        assert [group.title for group in groups] == ["Least trusted", "Rejected", "Typical"]
         first = [case.number("iou_with_coarse") for case in groups[0].cases]
         assert first == sorted(first)
         assert len(first) == 6

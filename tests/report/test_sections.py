@@ -4,16 +4,18 @@ import copy
 import re
 
 import pytest
-from report_runs import evaluate, small_run
+from report_runs import calibration_json, evaluate, rule_json, scored, small_run
 from test_report import render, text_of
 
 from fakes.results import SETTINGS, comparison, probabilities, write_training
+from ultrarefiner.refine.acceptance import AcceptanceRule
+from ultrarefiner.report.calibrated import read_calibration
 from ultrarefiner.report.learning import read_training
 
 
 def complete(tmp_path) -> str:
     """Return a page with everything on it."""
-    cases = small_run()
+    cases = [scored(case, -i / 4) for i, case in enumerate(small_run())]
     for i, case in enumerate(cases):
         strata = {"label": "malignant" if i % 3 else "benign", "birads": "", "device": "A"}
         case.metrics.update(strata=strata, area_pred=90.0 + i, area_target=100.0, patient=f"p{i}")
@@ -23,7 +25,14 @@ def complete(tmp_path) -> str:
         "settings": SETTINGS,
     }
     training = read_training(write_training(tmp_path / "net"), name="net")
-    return render(cases, evaluation, trainings=[training])
+    calibration = read_calibration(calibration_json(), name="net", path=tmp_path)
+    return render(
+        cases,
+        evaluation,
+        trainings=[training],
+        rule=AcceptanceRule.from_json(rule_json()),
+        calibrations=[calibration],
+    )
 
 
 def sections(html: str) -> list[str]:
@@ -36,9 +45,12 @@ def test_contents_lead_to_every_section_in_order(tmp_path):
     linked = re.findall(r'href="#([a-z]+)"', contents)
     assert linked == sections(html)
     assert linked == [
+        "first",
+        "rule",
         "metrics",
         "tests",
         "figures",
+        "selective",
         "strata",
         "sizes",
         "calibration",
@@ -52,7 +64,7 @@ def test_contents_lead_to_every_section_in_order(tmp_path):
 
 def test_a_page_without_truth_has_no_section_on_quality():
     html = render(small_run(with_truth=False))
-    assert sections(html) == ["figures", "gallery", "cases", "reading", "provenance"]
+    assert sections(html) == ["first", "figures", "gallery", "cases", "reading", "provenance"]
 
 
 def test_an_old_evaluation_is_reported_as_far_as_it_goes():

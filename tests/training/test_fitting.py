@@ -159,12 +159,31 @@ def test_what_cannot_be_resumed(tmp_path: Path) -> None:
         fit_tiny(with_statistics(), tmp_path, resume=True)
     assert list(tmp_path.iterdir()) == []
     fit_tiny(with_statistics(), tmp_path)
-    with pytest.raises(InputError, match="cannot resume"):
+    with pytest.raises(InputError, match=r"cannot resume .*found others .*: a: 1 -> 2\."):
         fit_tiny(with_statistics(), tmp_path, resume=True, plan={"a": 2})
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"cannot read checkpoint .*last\.ckpt"):
         fit_tiny(with_statistics(), tmp_path, resume=True)
+
+
+def test_an_error_tells_what_was_changed(tmp_path: Path) -> None:
+    files = checkpoints.RunFiles(tmp_path)
+    recipe = {"phase1": {"epochs": 5, "sides": [1, 2]}, "seed": 0, "x": None}
+    was = {"recipe": recipe, "sha256": "a" * 64}
+    files.start(was)
+    files.check_plan({"sha256": "a" * 64, "recipe": dict(reversed(recipe.items()))})
+    now = {"recipe": {"phase1": {"epochs": 3, "sides": [1, 3]}, "seed": 0, "y": 0.5}}
+    with pytest.raises(checkpoints.ResumeError) as refused:
+        files.check_plan(now)
+    changes = (
+        "recipe.phase1.epochs: 5 -> 3",
+        "recipe.phase1.sides: [1, 2] -> [1, 3]",
+        "recipe.x: null -> absent and 2 more. Give the same ones",
+    )
+    assert "; ".join(changes) in str(refused.value)
+    with pytest.raises(checkpoints.ResumeError, match=r': sha256: "a{23} -> "b{23}. Give'):
+        files.check_plan(was | {"sha256": "b" * 64})
 
 
 def test_a_nan_stops_the_run_and_reaches_nothing(whole: Path, tmp_path: Path) -> None:

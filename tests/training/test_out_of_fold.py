@@ -11,7 +11,9 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 import torch
+from killing import finish, start
 from PIL import Image
+from pytorch_lightning.utilities import rank_zero_only
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -22,6 +24,7 @@ from ultrarefiner.data.manifest import Record, read_manifest
 from ultrarefiner.data.readers import read_image
 from ultrarefiner.errors import InputError, LeakError
 from ultrarefiner.ops.letterbox import Letterbox
+from ultrarefiner.training.coarse_module import CoarseModule
 from ultrarefiner.training.engine.hardware import Hardware
 from ultrarefiner.training.lineage import refuse_contamination
 from ultrarefiner.training.options import RunOptions
@@ -189,7 +192,8 @@ def test_a_card_of_an_earlier_version_is_known(
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "of another network", "one image less", "of another size", "missing"]
+    "damage",
+    ["cut", "one bit", "of another network", "one image less", "of another size", "missing"],
 )
 def test_predictions_that_do_not_fit_are_made_anew(
     recipe: TrainingRecipe,
@@ -202,6 +206,10 @@ def test_predictions_that_do_not_fit_are_made_anew(
     side = SIDE + 16 if damage == "of another size" else SIDE
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "one bit":
+        content = bytearray(file.read_bytes())
+        content[-1000] ^= 1
+        file.write_bytes(content)
     elif damage == "of another network":
         file.write_bytes((copied / "fold-2" / "out_of_fold.safetensors").read_bytes())
     elif damage == "one image less":
@@ -215,9 +223,81 @@ def test_predictions_that_do_not_fit_are_made_anew(
     assert sum("is kept" in line for line in said) == len(FOLDS)
     num_made = len(FOLDS) if damage == "of another size" else 1
     assert sum("images predicted" in line for line in said) == num_made
+    assert sum("is damaged and made again" in line for line in said) == (
+        damage in ("cut", "one bit", "one image less")
+    )
     assert {again.probs(record).shape for record in outer} == {(side, side)}
     if side == SIDE:
         assert states(copied) == states(finished[0])  # the same bytes
+
+
+def test_predictions_of_an_earlier_version_are_kept(
+    recipe: TrainingRecipe, outer: tuple[Record, ...], copied: Path
+) -> None:
+    """They have no checksum."""
+    file = copied / "fold-1" / "out_of_fold.safetensors"
+    with safe_open(file, framework="np") as stream:
+        story = json.loads(stream.metadata()["ultrarefiner"])
+    del story["maps_sha256"]
+    save_file(load_file(file), file, metadata={"ultrarefiner": json.dumps(story)})
+    before = states(copied)
+    _, said = make(recipe, outer, copied, resume=True)
+    assert states(copied) == before
+    assert not any("predicted" in line for line in said)
+
+
+def make_second(recipe: TrainingRecipe, records: tuple[Record, ...], folder: Path) -> None:
+    """Do what the second of two processes does."""
+    torch.set_num_threads(1)
+    rank_zero_only.rank = 1
+    out_of_fold, _ = make(recipe, records, folder, resume=True)
+    np.save(folder / "second.npy", np.stack([out_of_fold.probs(record) for record in records]))
+
+
+def test_a_second_process_waits_for_the_first(
+    recipe: TrainingRecipe, outer: tuple[Record, ...], copied: Path
+) -> None:
+    """Where every network is kept, nothing is trained and the two are not connected."""
+    (copied / "fold-1" / "out_of_fold.safetensors").unlink()
+    second = start(make_second, recipe, outer, copied)
+    second.join(3)
+    assert second.is_alive()
+    first, _ = make(recipe, outer, copied, resume=True)
+    finish(second)
+    expected = np.stack([first.probs(record) for record in outer])
+    assert np.array_equal(np.load(copied / "second.npy"), expected)
+
+
+@pytest.mark.parametrize("cause", ["another plan", "damaged", "nan"])
+def test_a_training_that_cannot_go_on(
+    recipe: TrainingRecipe,
+    outer: tuple[Record, ...],
+    copied: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cause: str,
+) -> None:
+    """It starts anew if what is there does not fit, not if it stops for a reason of its own."""
+    (copied / "fold-2" / "coarse.safetensors").unlink()
+    checkpoints = copied / "fold-2" / "checkpoints"
+    if cause == "another plan":
+        (checkpoints / "plan.json").write_text("{}")
+    elif cause == "damaged":
+        (checkpoints / "last.ckpt").write_bytes(b"damaged")
+    if cause != "nan":
+        _, said = make(recipe, outer, copied, resume=True)
+        assert sum("inner fold 2: starts anew: cannot re" in line for line in said) == 1
+        return
+    (checkpoints / "last.ckpt").unlink()
+    steps: list[int] = []
+
+    def step(module: CoarseModule, batch: object, index: int) -> torch.Tensor:
+        steps.append(index)
+        return torch.nan * next(module.parameters()).sum()
+
+    monkeypatch.setattr(CoarseModule, "training_step", step)
+    with pytest.raises(InputError, match="training stopped in epoch 0, step 0"):
+        make(recipe, outer, copied, resume=True)
+    assert steps == [0]
 
 
 def test_a_network_of_other_settings_is_trained_anew(

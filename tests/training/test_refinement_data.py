@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from ultrarefiner.data.readers import read_coarse, read_image
 from ultrarefiner.ops.frames import Frames
 from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.training.embedding_cache import FLIP, IDENTITY
+from ultrarefiner.training.material import Material
+from ultrarefiner.training.out_of_fold import OutOfFold
+from ultrarefiner.training.recipe import TrainingRecipe
 from ultrarefiner.training.refinement_data import (
     Collate,
     Mixture,
     RefinementDataset,
     scene_of,
 )
+from ultrarefiner.training.split import split_for_training
 
 SIDE = 96
 
@@ -70,6 +74,39 @@ def test_an_item_is_a_pure_function_of_seed_epoch_and_index(records: tuple[Recor
             assert same.all() if isinstance(same, torch.Tensor) else same, name
         num_other += not torch.equal(one["prompt"], other[key]["prompt"])
     assert num_other > len(keys) // 2
+
+
+def test_phase_3_does_not_repeat_the_corruptions_of_phase_2(
+    manifest: Path, nano: TrainingRecipe
+) -> None:
+    own = {"kept_share": 1.0, "real_share": 0.0, "flips": False}
+    recipe = replace(
+        nano,
+        phase2=replace(nano.phase2, real_share=0.0, flips=False),
+        phase3=replace(nano.phase3, **own),
+    )
+    material = Material(
+        recipe=recipe,
+        split=split_for_training(manifest, recipe, fold="3"),
+        side=SIDE,
+        out_of_fold=OutOfFold(side=SIDE, cards={}, places={}),
+        cache=None,
+        digests={},
+    )
+    second, third, again = (
+        material.data(config, network=network).train
+        for config, network in (
+            (recipe.phase2, None),
+            (recipe.phase3, recipe.network),
+            (recipe.phase3, recipe.network),
+        )
+    )
+    num_same = 0
+    for key in [(epoch, index) for epoch in range(2) for index in range(len(second))]:
+        assert torch.equal(second[key]["truth"], third[key]["truth"])
+        assert torch.equal(third[key]["prompt"], again[key]["prompt"])
+        num_same += torch.equal(second[key]["prompt"], third[key]["prompt"])
+    assert num_same <= len(second) // 2  # two may miss the lesion
 
 
 def test_shares_are_those_that_are_asked_for(records: tuple[Record, ...]) -> None:

@@ -19,8 +19,9 @@ from ultrarefiner.data.phantom import PhantomConfig, write_phantoms
 from ultrarefiner.data.sources.notices import NOTICES
 from ultrarefiner.errors import ConfigError, InputError, LeakError, WeightsError
 from ultrarefiner.foundation import FOUNDATION_MODELS, LITE_MEDSAM_WEIGHTS
+from ultrarefiner.refine.acceptance import SIGNS, AcceptanceRule
 from ultrarefiner.refine.assembly import build_pipeline
-from ultrarefiner.refine.checkpoint import encode_refiner, is_refiner, load_refiner
+from ultrarefiner.refine.checkpoint import add_rule, encode_refiner, is_refiner, load_refiner
 from ultrarefiner.training.lineage import card_digests
 from ultrarefiner.training.model_card import model_card
 from ultrarefiner.training.recipe import TrainingRecipe, trainable_refiner
@@ -277,3 +278,36 @@ def test_what_comes_with_the_package(name: str) -> None:
         assert NOTICES[dataset].licence in card
         assert NOTICES[dataset].citation in card
     assert "## Measured" in card
+
+
+def test_the_card_of_a_calibrated_network_says_what_is_promised(tmp_path: Path) -> None:
+    """Of a coarse network alone: nothing of the foundation model was trained."""
+    plain, calibrated = tmp_path / "plain.safetensors", tmp_path / "calibrated.safetensors"
+    pipeline = training_pipeline(FOUNDATION_MODELS["lite-medsam"](), trainable_refiner())
+    plain.write_bytes(
+        encode_refiner(
+            build_coarse(NETWORK).eval(),
+            pipeline,
+            foundation="lite-medsam",
+            config=trainable_refiner(),
+            card=CARD,
+        )
+    )
+    rule = AcceptanceRule(
+        weights=dict.fromkeys(SIGNS, 1.0),
+        threshold=-1.0,
+        alpha=0.05,
+        delta=0.02,
+        eta=0.05,
+        method="learn-then-test",
+        source="network",
+        scores=(-1.0,),
+        binding=load_refiner(plain).binding,
+        num_images=1,
+        num_patients=1,
+    )
+    card = CARD | {"calibration": {"statement": "With confidence 0.95, few are made worse."}}
+    calibrated.write_bytes(add_rule(plain, rule, card=card))
+    page = release_network(calibrated, "sure", tmp_path / "out").card.read_text(encoding="utf-8")
+    assert "| acceptance rule | With confidence 0.95, few are made worse. |" in page
+    assert "| changed | nothing |" in page

@@ -26,6 +26,7 @@ COMMANDS = {
     "data": "import, audit, split, draw or corrupt data",
     "evaluate": "score masks against the truth",
     "compare": "test methods against each other",
+    "calibrate": "learn which refinements to accept, with a guarantee",
     "report": "write the report of a run",
     "experiment": "run a recipe on real data",
     "gallery": "show every stage of the refinement",

@@ -74,7 +74,8 @@ def run(args: Namespace) -> int:
         f"see {args.out / 'report.html'}"
     )
     print("research software, not a medical device: do not use it for diagnosis", file=sys.stderr)
-    print_problems("note", [*_seen_in_training(records, checkpoints), *result.notes])
+    notes = [*_seen_in_training(records, checkpoints), *_flips_beside_rule(args, refiner)]
+    print_problems("note", [*notes, *result.notes])
     return fail_if_any(result.failures)
 
 
@@ -118,10 +119,23 @@ def _seen_in_training(
     notes: list[tuple[str, str]] = []
     readable = [record for record in records if os.access(record.image, os.R_OK)]
     for checkpoint in checkpoints:
-        seen = seen_in_training(readable, checkpoint.card)
-        if seen:
-            bonds = Counter(item.bond for item in seen)
-            by_bond = ", ".join(f"{bond}: {num}" for bond, num in bonds.items())
-            remark = f"{len(seen)} of the {len(records)} images were seen in training ({by_bond})"
-            notes.append((checkpoint.origin, f"{remark}: a score on them says nothing"))
+        calibrated = checkpoint.card.get("calibration", {})
+        for card, what, remark in (
+            (checkpoint.card, "seen in training", "a score on them says nothing"),
+            (calibrated, "calibrated on", "a score on them is too good"),
+        ):
+            seen = seen_in_training(readable, card)
+            if seen:
+                bonds = Counter(item.bond for item in seen)
+                by_bond = ", ".join(f"{bond}: {num}" for bond, num in bonds.items())
+                found = f"{len(seen)} of the {len(records)} images were {what} ({by_bond})"
+                notes.append((checkpoint.origin, f"{found}: {remark}"))
     return notes
+
+
+def _flips_beside_rule(args: Namespace, refiner: Refiner) -> list[tuple[str, str]]:
+    """Remark on coarse masks that are made in another way than those of the calibration."""
+    if not args.flips or refiner.rule is None:
+        return []
+    remark = "calibrated without --flips: the guarantee does not hold for these images"
+    return [("acceptance rule", remark)]

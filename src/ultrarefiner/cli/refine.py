@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -50,6 +51,11 @@ def add_refiner_arguments(parser: ArgumentParser) -> None:
         "--preset", choices=list(PRESETS), default=None, help="settings instead of --refiner"
     )
     parser.add_argument("--refiner", type=RefinerConfig, default=RefinerConfig())
+    parser.add_argument(
+        "--no-rule",
+        action="store_true",
+        help="leave out the acceptance rule of a calibrated checkpoint",
+    )
 
 
 def chosen_settings(args: Namespace) -> RefinerConfig:
@@ -72,11 +78,14 @@ def chosen_settings(args: Namespace) -> RefinerConfig:
 
 
 def trained_refiner(checkpoint: RefinerCheckpoint, args: Namespace) -> Refiner:
-    """Return the refiner of a checkpoint.
+    """Return the refiner of a checkpoint, with its acceptance rule unless that is left out.
 
     Raises:
-        ConfigError: other settings are asked for than it was trained with.
+        ConfigError: other settings are asked for than it was trained or calibrated with.
     """
+    if args.no_rule and checkpoint.rule is not None:
+        print_problems("note", [(checkpoint.origin, "its acceptance rule is left out, as asked")])
+        checkpoint = replace(checkpoint, rule=None)
     return checkpoint.refiner(chosen_settings(args), device=args.device)
 
 

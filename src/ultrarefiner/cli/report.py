@@ -18,8 +18,8 @@ def parser() -> ArgumentParser:
         "sources",
         type=Path,
         nargs="+",
-        help="folders written by 'refine', 'predict' or 'train' (or a folder of those), "
-        "eval.json, compare.json",
+        help="folders written by 'refine', 'predict', 'train' or 'calibrate' (or a folder of "
+        "those), eval.json, compare.json, calibration.json",
     )
     parser.add_argument(
         "--evaluation", type=Path | None, default=None, help="eval.json of the first run"

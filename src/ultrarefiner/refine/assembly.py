@@ -13,6 +13,7 @@ from ultrarefiner.refine.roi import RoiConfig, build_roi
 from ultrarefiner.refine.selection import SelectionConfig, build_selection
 from ultrarefiner.refine.softening import SofteningConfig
 from ultrarefiner.refine.stabilization import StabilizerConfig, build_stabilizer
+from ultrarefiner.refine.verdict import Acceptance, NoAcceptance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,16 @@ PRESETS = {
 """Settings by name; why each default differs from the literal one is said in the documentation."""
 
 
-def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:
-    """Return the pipeline that a config describes."""
+def build_pipeline(
+    foundation: FoundationModel, config: RefinerConfig, acceptance: Acceptance | None = None
+) -> RefinementPipeline:
+    """Return the pipeline that a config describes.
+
+    Args:
+        foundation: the promptable model.
+        config: settings of every stage.
+        acceptance: the last stage, for prediction; training has none.
+    """
     return RefinementPipeline(
         foundation,
         localizer=Localizer(config.localizer),
@@ -67,6 +76,7 @@ def build_pipeline(foundation: FoundationModel, config: RefinerConfig) -> Refine
         selection=build_selection(config.selection),
         gate=build_gate(config.gate),
         stabilizer=build_stabilizer(config.stabilizer),
+        acceptance=acceptance or NoAcceptance(),
     )
 
 

@@ -4,11 +4,13 @@ One safetensors file holds the change of the foundation model's weights (bfloat1
 relative to the change, not to the weight), the weights of a gate that learned, the coarse network
 that the refiner was trained behind (bfloat16 as phase 1 stored it, float32 once phase 3 has changed
 it: its steps are smaller than what bfloat16 tells apart), and a header: the refiner's settings, the
-sha256 of the published weights that were changed, and a card that tells how it was made.
+sha256 of the published weights that were changed, a card that tells how it was made, and, once it
+was calibrated, the acceptance rule with the hash of the weights and settings that it holds for.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -24,6 +26,7 @@ from ultrarefiner.coarse import CoarseConfig, CoarseNetwork, build_coarse
 from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.errors import ConfigError, WeightsError
 from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
+from ultrarefiner.refine.acceptance import AcceptanceRule
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.gates import build_gate
 from ultrarefiner.refine.pipeline import RefinementPipeline
@@ -33,7 +36,9 @@ FORMAT = "refiner-1"
 JOINT, REFINER = "joint.safetensors", "refiner.safetensors"
 _KEY = "ultrarefiner"
 _UNTRAINED = ("softening", "stabilizer")
-"""Settings that training does not depend on: they may be others at prediction."""
+"""Settings that training does not depend on: they may be others at prediction, without a rule."""
+_BOUND = ("network", "foundation", "foundation_sha256", "refiner")
+"""Parts of the header that an acceptance rule holds for, beside all tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,8 @@ class RefinerCheckpoint:
         config: the settings that it was trained with.
         card: its story, as plain JSON.
         origin: the name or path it was asked for by.
+        binding: sha256 of its weights and settings, which an acceptance rule is bound to.
+        rule: tells which refinements to deliver, if it was calibrated.
     """
 
     network: CoarseNetwork
@@ -55,6 +62,8 @@ class RefinerCheckpoint:
     config: RefinerConfig
     card: Mapping[str, Any]
     origin: str
+    binding: str
+    rule: AcceptanceRule | None = None
 
     def settings(self, asked: RefinerConfig | None = None) -> RefinerConfig:
         """Return the settings to predict with: those it was trained with, and what is free.
@@ -63,7 +72,8 @@ class RefinerCheckpoint:
             asked: what a user asks for; a default counts as not asked for.
 
         Raises:
-            ConfigError: it differs in what the weights were trained for.
+            ConfigError: it differs in what the weights were trained for, or in what the acceptance
+                rule was calibrated with.
         """
         if asked is None:
             return self.config
@@ -79,14 +89,22 @@ class RefinerCheckpoint:
                     found=str(given),
                     fix="Leave the setting out, or train with it.",
                 )
+            if self.rule is not None:
+                raise ConfigError(
+                    f"setting {item.name} of checkpoint {self.origin}",
+                    expected=f"what its acceptance rule was calibrated with: {trained}",
+                    found=str(given),
+                    fix="Leave the setting out, leave the rule out, or calibrate with it.",
+                )
             free[item.name] = given
         return replace(self.config, **free)
 
     def refiner(
         self, asked: RefinerConfig | None = None, *, device: str = "auto", bf16: bool | None = None
     ) -> Refiner:
-        """Return a refiner with the trained weights; see :meth:`settings`."""
-        refiner = Refiner(self.foundation, self.settings(asked), device=device, bf16=bf16)
+        """Return a refiner with the trained weights and the rule; see :meth:`settings`."""
+        settings = self.settings(asked)
+        refiner = Refiner(self.foundation, settings, device=device, bf16=bf16, rule=self.rule)
         refiner.pipeline.gate.load_state_dict(self.gate)
         return refiner
 
@@ -98,8 +116,12 @@ def encode_refiner(
     foundation: str,
     config: RefinerConfig,
     card: Mapping[str, Any],
+    rule: AcceptanceRule | None = None,
 ) -> bytes:
     """Return the content of a checkpoint file; the same bytes for the same arguments.
+
+    What comes from a checkpoint may be rounded a second time, so that a rule of the former does not
+    hold for the latter: :func:`add_rule` leaves every weight as it is.
 
     Args:
         network: the coarse network.
@@ -107,6 +129,10 @@ def encode_refiner(
         foundation: name of that model in the registry: what is stored is the change against it.
         config: settings of the pipeline.
         card: JSON to keep beside them, without patient text.
+        rule: calibrated for exactly what is stored.
+
+    Raises:
+        ConfigError: the rule was calibrated for other weights or settings.
     """
     published = FOUNDATION_MODELS[foundation]()
     header = {
@@ -127,11 +153,24 @@ def encode_refiner(
         state[f"network.{name}"] = _shortened(value.detach().cpu())
     for name, value in pipeline.gate.state_dict().items():
         state[f"gate.{name}"] = value.detach().cpu()
-    # One key: safetensors writes several in random order.
-    metadata = {_KEY: json.dumps(header, sort_keys=True, allow_nan=False)}
     packed = {name: value.contiguous() for name, value in state.items()}
-    content: bytes = save(packed, metadata=metadata)
-    return content
+    return _sealed(header, packed, rule)
+
+
+def add_rule(path: Path, rule: AcceptanceRule, *, card: Mapping[str, Any] | None = None) -> bytes:
+    """Return the content of a checkpoint file with an acceptance rule, every weight as it was.
+
+    Args:
+        path: a refiner's file; a rule that it has is replaced. It is not changed.
+        rule: calibrated for it: bound to :attr:`RefinerCheckpoint.binding`.
+        card: instead of its card.
+
+    Raises:
+        ConfigError: the rule was calibrated for other weights or settings.
+        WeightsError: the file is damaged or not one of ours.
+    """
+    header, state = _read(path)
+    return _sealed(header if card is None else header | {"card": dict(card)}, state, rule)
 
 
 def is_refiner(name_or_path: str | Path) -> bool:
@@ -153,8 +192,8 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
             name of one that comes with the package.
 
     Raises:
-        WeightsError: not there, damaged, not one of ours, or the published weights that it changes
-            are others now.
+        WeightsError: not there, damaged, not one of ours, the published weights that it changes are
+            others now, or its acceptance rule was calibrated for other weights or settings.
     """
     path = _locate(str(name_or_path))
     if path is None:
@@ -162,20 +201,9 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
             f"no checkpoint {str(name_or_path)!r}",
             expected=f"a .safetensors file, a folder with {JOINT} or {REFINER}, or a name",
         )
+    header, state = _read(path)
     try:
-        header = _read_header(path)
-        with safe_open(path, framework="pt") as stream:
-            state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as cause:
-        raise WeightsError(f"cannot read checkpoint {path}", found=str(cause)) from cause
-    if header.get("format") != FORMAT:
-        raise WeightsError(
-            f"cannot use checkpoint {path}",
-            expected="a refiner stored by 'ultrarefiner train' in phase 2 or 3",
-            found=f"format {header.get('format')!r}",
-        )
-    try:
-        return _rebuild(header, state, str(name_or_path))
+        found = _rebuild(header, state, str(name_or_path))
     except (ConfigError, KeyError, TypeError, RuntimeError) as cause:
         raise WeightsError(
             f"cannot use checkpoint {path}",
@@ -183,6 +211,14 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
             found=str(cause).partition("\n")[0],
             fix="It may be of another version of UltraRefiner.",
         ) from cause
+    if found.rule is not None and found.rule.binding != found.binding:
+        raise WeightsError(
+            f"the acceptance rule in {path} is void",
+            expected=f"the weights and settings of its calibration ({found.rule.binding[:12]})",
+            found=f"others ({found.binding[:12]})",
+            fix="Calibrate again with 'ultrarefiner calibrate'.",
+        )
+    return found
 
 
 def config_from_json(kind: type[Any], stored: Mapping[str, Any]) -> Any:
@@ -234,6 +270,8 @@ def _rebuild(
         config=config,
         card=header["card"],
         origin=origin,
+        binding=_binding(header, state),
+        rule=AcceptanceRule.from_json(dict(header["rule"])) if "rule" in header else None,
     )
 
 
@@ -260,7 +298,54 @@ def _locate(name_or_path: str) -> Path | None:
     return PRETRAINED[name_or_path].verify() if name_or_path in PRETRAINED else None
 
 
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return header and tensors of a refiner's file."""
+    try:
+        header = _read_header(path)
+        with safe_open(path, framework="pt") as stream:
+            state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as cause:
+        raise WeightsError(f"cannot read checkpoint {path}", found=str(cause)) from cause
+    if header.get("format") != FORMAT:
+        raise WeightsError(
+            f"cannot use checkpoint {path}",
+            expected="a refiner stored by 'ultrarefiner train' in phase 2 or 3",
+            found=f"format {header.get('format')!r}",
+        )
+    return header, state
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as stream:
         header: dict[str, Any] = json.loads((stream.metadata() or {}).get(_KEY, "{}"))
     return header
+
+
+def _sealed(
+    header: Mapping[str, Any], state: Mapping[str, Tensor], rule: AcceptanceRule | None
+) -> bytes:
+    """Return the content of a file with these parts."""
+    content = {name: value for name, value in header.items() if name != "rule"}
+    if rule is not None:
+        binding = _binding(header, state)
+        if rule.binding != binding:
+            raise ConfigError(
+                "acceptance rule",
+                expected=f"one calibrated for the weights and settings to store ({binding[:12]})",
+                found=f"one for others ({rule.binding[:12]})",
+            )
+        content["rule"] = rule.to_json()
+    # One key: safetensors writes several in random order.
+    metadata = {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)}
+    packed: bytes = save(dict(state), metadata=metadata)
+    return packed
+
+
+def _binding(header: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of every tensor, to the bit, and of the settings that they work with."""
+    bound = {name: header[name] for name in _BOUND}
+    digest = hashlib.sha256(json.dumps(bound, sort_keys=True, allow_nan=False).encode())
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -11,6 +11,7 @@ import numpy as np
 from ultrarefiner.data.pairing import Pairing, pair_by_stem
 from ultrarefiner.data.readers import CoarseMask, read_coarse
 from ultrarefiner.errors import ConfigError, InputError
+from ultrarefiner.refine.acceptance import MASKS
 from ultrarefiner.refine.job import (
     RESULT_FOLDERS,
     FolderJob,
@@ -73,6 +74,8 @@ class CoarseFiles:
     Raises:
         ConfigError: the label is that of the background.
     """
+
+    kind = MASKS
 
     def __init__(self, label: int | None) -> None:
         if label is not None and label < 1:

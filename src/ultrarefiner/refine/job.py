@@ -22,6 +22,7 @@ from ultrarefiner.data.writers import CsvLog, write_json, write_mask, write_prob
 from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.refine.predictor import RefinedImage, Refiner
 from ultrarefiner.refine.results import RESULT_COLUMNS, result_row
+from ultrarefiner.refine.validity import doubts
 from ultrarefiner.shapes import GreyImage
 
 FLOAT, EIGHT_BIT = ".npy", ".png"
@@ -91,6 +92,10 @@ class Item(Protocol):
 class CoarseSource(Protocol):
     """Where coarse masks come from: files, or a network."""
 
+    @property
+    def kind(self) -> str:
+        """One of :data:`~ultrarefiner.refine.acceptance.SOURCES`."""
+
     def open_batch(
         self, items: Sequence[Item], images: Sequence[GreyImage]
     ) -> list[CoarseMask | InputError]:
@@ -117,6 +122,7 @@ class FolderJob:
         self.source, self.options = source, options
         self.cases: list[dict[str, Any]] = []
         self.num_accepted = 0
+        self.scores: list[float] = []
         self.failures: list[tuple[str, str]] = []
         self.notes: list[tuple[str, str]] = []
         self._fingerprint = hashlib.sha256()
@@ -153,6 +159,7 @@ class FolderJob:
             self.notes.append((str(self.out), done))
             write_json(self.out / "run.json", self._record(about))
             raise
+        self._doubt_rule()
         write_json(self.out / "run.json", self._record(about))
         return FolderResult(
             num_refined=len(self.cases),
@@ -180,6 +187,8 @@ class FolderJob:
             seconds = (perf_counter() - start) / len(ready)
             log.append(result_row(item.stem, result, seconds))
             self.num_accepted += result.accepted
+            if result.score is not None:
+                self.scores.append(result.score)
 
     def _read_batch(
         self, log: CsvLog, batch: Sequence[Item]
@@ -232,6 +241,12 @@ class FolderJob:
             }
         )
 
+    def _doubt_rule(self) -> None:
+        """Remark where what the acceptance rule promises does not hold for these images."""
+        if self.refiner.rule is not None and self.scores:
+            found = doubts(self.refiner.rule, self.scores, source=self.source.kind)
+            self.notes += [("acceptance rule", doubt) for doubt in found]
+
     def _remove_results(self, stem: str) -> None:
         """Remove what an earlier run left for an image that this run cannot use."""
         for folder in ("masks", "gates"):
@@ -242,8 +257,10 @@ class FolderJob:
 
     def _record(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Return what ``run.json`` holds: enough to repeat the run and to draw its report."""
+        rule = self.refiner.rule
         return dict(about) | {
             "config": asdict(self.refiner.config),
+            "rule": rule.to_json() if rule else None,
             "device": str(self.refiner.device),
             "versions": {name: version(name) for name in ("ultrarefiner", "torch", "numpy")},
             "data_sha256": self._fingerprint.hexdigest(),

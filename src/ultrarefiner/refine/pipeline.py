@@ -1,4 +1,4 @@
-"""The picture of the system: coarse -> prompts -> foundation -> selection -> gate -> stabilise."""
+"""The picture: coarse -> prompts -> foundation -> selection -> gate -> stabilise -> accept."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ultrarefiner.refine.roi import RegionOfInterest
 from ultrarefiner.refine.scene import Scene
 from ultrarefiner.refine.selection import Selection
 from ultrarefiner.refine.stabilization import NoStabilizer, Stabilizer
+from ultrarefiner.refine.verdict import Acceptance, NoAcceptance
 
 
 class RefinementPipeline(nn.Module):
@@ -32,11 +33,12 @@ class RefinementPipeline(nn.Module):
         selection: Selection,
         gate: Gate,
         stabilizer: Stabilizer | NoStabilizer,
+        acceptance: Acceptance | NoAcceptance,
     ):
         super().__init__()
         self.foundation, self.localizer, self.roi = foundation, localizer, roi
         self.prompts, self.selection = prompts, selection
-        self.gate, self.stabilizer = gate, stabilizer
+        self.gate, self.stabilizer, self.acceptance = gate, stabilizer, acceptance
 
     def forward(self, scene: Scene) -> Refinement:
         """Refine every coarse map of the scene."""
@@ -52,7 +54,7 @@ class RefinementPipeline(nn.Module):
         final = self.stabilizer(
             coarse, refined, gated, selected.predicted_iou, lesions.no_lesion, scene.content()
         )
-        return Refinement(
+        refinement = Refinement(
             scene=scene,
             lesions=lesions,
             view=view,
@@ -63,3 +65,5 @@ class RefinementPipeline(nn.Module):
             gate=gate,
             final=final,
         )
+        accepted: Refinement = self.acceptance(refinement)
+        return accepted

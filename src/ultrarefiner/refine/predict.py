@@ -14,6 +14,7 @@ from ultrarefiner.data.formats import split_name
 from ultrarefiner.data.readers import CoarseMask
 from ultrarefiner.data.writers import write_mask, write_probability
 from ultrarefiner.errors import InputError
+from ultrarefiner.refine.acceptance import NETWORK
 from ultrarefiner.refine.job import (
     EIGHT_BIT,
     FLOAT,
@@ -88,6 +89,8 @@ class PredictedCoarse:
         out: folder of the run.
         options: which probabilities to write.
     """
+
+    kind = NETWORK
 
     def __init__(self, predictor: CoarsePredictor, out: Path, options: FolderOptions) -> None:
         self.predictor, self.out, self.options = predictor, out, options

@@ -15,12 +15,14 @@ from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
 from ultrarefiner.ops.frames import Frames
 from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.precision import autocast, choose_device
+from ultrarefiner.refine.acceptance import AcceptanceRule, Signs
 from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline, grid_side
 from ultrarefiner.refine.prompts import ABSENT
 from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.refine.scene import Scene
 from ultrarefiner.refine.softening import CoarseLesions, split_lesions
 from ultrarefiner.refine.stabilization import ACCEPTED
+from ultrarefiner.refine.verdict import Acceptance
 from ultrarefiner.shapes import GreyImage, Mask, ProbMap
 
 
@@ -34,6 +36,7 @@ class LesionOutcome:
         points_xy: ``N 2`` prompted points [native px]; N may be 0.
         point_labels: ``N``, 1 on the lesion, 0 beside it.
         predicted_iou: the foundation model's own opinion of its mask.
+        signs: what speaks against its refinement; ``None`` where the stabiliser refused it.
     """
 
     reason: str
@@ -41,6 +44,7 @@ class LesionOutcome:
     points_xy: np.ndarray
     point_labels: np.ndarray
     predicted_iou: float
+    signs: Signs | None = None
 
     @property
     def accepted(self) -> bool:
@@ -61,6 +65,7 @@ class RefinedImage:
             several lesions, that of the one with the greatest final probability; a refused lesion
             has gate 0.
         lesions: what happened to each lesion.
+        score: of the acceptance rule, at most 0, the best; ``None`` where there is no rule.
     """
 
     mask: Mask
@@ -68,6 +73,12 @@ class RefinedImage:
     coarse_mask: Mask
     gate: ProbMap
     lesions: tuple[LesionOutcome, ...]
+    score: float | None = None
+
+    @property
+    def signs(self) -> tuple[Signs, ...]:
+        """What speaks against each lesion that the stabiliser let pass."""
+        return tuple(lesion.signs for lesion in self.lesions if lesion.signs is not None)
 
     @property
     def native_gate(self) -> ProbMap:
@@ -105,6 +116,7 @@ class Refiner:
         config: settings of every stage.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         bf16: compute in bfloat16; by default where the device is made for it.
+        rule: tells which refinements to deliver; by default all that the stabiliser lets pass.
 
     Example:
         >>> refiner = Refiner()                                        # doctest: +SKIP
@@ -119,13 +131,15 @@ class Refiner:
         *,
         device: str = "auto",
         bf16: bool | None = None,
+        rule: AcceptanceRule | None = None,
     ):
         self.config = config or RefinerConfig()
         self.device = choose_device(device)
-        self.bf16 = bf16
+        self.bf16, self.rule = bf16, rule
         if isinstance(foundation, str):
             foundation = FOUNDATION_MODELS[foundation]()
-        self.pipeline = build_pipeline(foundation, self.config).to(self.device).eval()
+        pipeline = build_pipeline(foundation, self.config, Acceptance(rule))
+        self.pipeline = pipeline.to(self.device).eval()
         self._side = grid_side(foundation, self.config)
 
     def __call__(
@@ -232,6 +246,8 @@ class _Answer:
     prompts: list[_GivenPrompts]
     predicted_iou: list[float]
     reasons: tuple[str, ...]
+    signs: tuple[Signs | None, ...]
+    score: float | None
 
 
 def _split_by_image(refinement: Refinement, counts: list[int]) -> list[_Answer]:
@@ -248,6 +264,8 @@ def _split_by_image(refinement: Refinement, counts: list[int]) -> list[_Answer]:
                 prompts=prompts[part],
                 predicted_iou=refinement.selected.predicted_iou[part].tolist(),
                 reasons=refinement.final.reasons[part],
+                signs=refinement.signs[part],
+                score=refinement.scores[start] if refinement.scores else None,
             )
         )
         start += count
@@ -289,9 +307,10 @@ def _to_native(
             points_xy=prompts.points_xy,
             point_labels=prompts.point_labels,
             predicted_iou=predicted_iou,
+            signs=signs,
         )
-        for reason, prompts, predicted_iou in zip(
-            answer.reasons, answer.prompts, answer.predicted_iou, strict=True
+        for reason, prompts, predicted_iou, signs in zip(
+            answer.reasons, answer.prompts, answer.predicted_iou, answer.signs, strict=True
         )
     )
     accepted = np.array([outcome.accepted for outcome in outcomes])
@@ -308,6 +327,7 @@ def _to_native(
         coarse_mask=values > 0.5,
         gate=_gate_of_image(answer, frame),
         lesions=outcomes,
+        score=answer.score,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ultrarefiner.refine.acceptance import Signs
 from ultrarefiner.refine.candidates import Proposals
 from ultrarefiner.refine.localization import Lesions
 from ultrarefiner.refine.prompts import LesionPrompts
@@ -29,7 +30,10 @@ class Refinement:
         selected: the blend of its answers.
         refined: ``B 1 h w`` that blend on the coarse grid, before the gate.
         gate: ``B 1 h w`` how far each pixel may move.
-        final: what the stabiliser left, and why.
+        final: what the stabiliser and the acceptance rule left, and why.
+        signs: what speaks against each lesion, ``None`` where the stabiliser refused it; empty
+            where nothing was measured.
+        scores: of each lesion's image by the acceptance rule; empty where there is none.
     """
 
     scene: Scene
@@ -41,6 +45,8 @@ class Refinement:
     refined: ProbMaps
     gate: ProbMaps
     final: Stabilized
+    signs: tuple[Signs | None, ...] = ()
+    scores: tuple[float, ...] = ()
 
     @property
     def coarse(self) -> ProbMaps:

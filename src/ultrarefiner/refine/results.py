@@ -20,7 +20,10 @@ RESULT_COLUMNS = (
     "predicted_iou",
     "seconds",
     "error",
+    "score",
 )
+_SINCE_CALIBRATION = ("score",)
+"""Columns that the tables of earlier versions lack."""
 
 
 def result_row(stem: str, result: RefinedImage, seconds: float) -> dict[str, object]:
@@ -34,11 +37,14 @@ def result_row(stem: str, result: RefinedImage, seconds: float) -> dict[str, obj
         "area_refined_px": int(result.mask.sum()),
         "predicted_iou": f"{result.predicted_iou:.4f}",
         "seconds": f"{seconds:.3f}",
+        "score": "" if result.score is None else f"{result.score:.6f}",
     }
 
 
 def read_results(path: Path) -> list[dict[str, str]]:
     """Return the rows of ``results.csv``, also of a run that was interrupted.
+
+    The table of an earlier version, without scores, gets empty ones.
 
     Raises:
         InputError: the file is missing, damaged or another table.
@@ -50,6 +56,8 @@ def read_results(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as cause:
         found = getattr(cause, "strerror", None) or str(cause)
         raise InputError(f"cannot read {path}", expected=expected, found=found) from cause
+    if header == RESULT_COLUMNS[: -len(_SINCE_CALIBRATION)]:
+        return [row | dict.fromkeys(_SINCE_CALIBRATION, "") for row in rows]
     if header != RESULT_COLUMNS:
         found = "the columns " + (", ".join(header) or "of an empty file")
         raise InputError(f"cannot use {path}", expected=expected, found=found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ultrarefiner.errors import InputError
+from ultrarefiner.refine.verdict import REFUSED
 from ultrarefiner.shapes import GreyImage, Mask, ProbMap
 
 Change = Literal["improved", "unchanged", "harmed"]
@@ -91,6 +92,21 @@ class ReportCase:
     def reason(self) -> str:
         """The stabiliser's reason, or plainly the decision where it gave none."""
         return self.row.get("reason", "") or ("accepted" if self.accepted else "rejected")
+
+    @property
+    def score(self) -> float | None:
+        """Of the acceptance rule, at most 0, the best; None where there was no rule."""
+        return self.number("score")
+
+    @property
+    def is_refused_by_rule(self) -> bool:
+        """Whether the acceptance rule put the coarse mask back."""
+        return any(part.startswith(REFUSED) for part in self.reason.split("; "))
+
+    @property
+    def patient(self) -> str:
+        """Whose image it is; when unknown, the image stands for the patient."""
+        return str((self.metrics or {}).get("patient") or self.stem)
 
     @property
     def area_ratio(self) -> float | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 480, 440  # user units; the page scales the drawing
-LEFT, RIGHT, TOP, BOTTOM = 54, 468, 14, 388
+LEFT, RIGHT, TOP, BOTTOM = 60, 468, 14, 388
 
 _DISC = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z"
 _SHAPES = {  # in drawing order: the rare and grave kinds on top
@@ -159,6 +159,14 @@ def draw_symbol(kind: str) -> Markup:
         '<svg class="symbol" viewBox="-7 -7 14 14" aria-hidden="true">'
         '<path class="mark {}" d="{}"/></svg>'
     ).format(kind, _SHAPES[kind])
+
+
+def draw_swatch(kind: str) -> Markup:
+    """Return a line of a kind as a small drawing of its own."""
+    return Markup(
+        '<svg class="swatch-line" viewBox="0 0 34 12" aria-hidden="true">'
+        '<path class="{}" d="M1 6H33"/></svg>'
+    ).format(kind)
 
 
 def count_axis(most: int) -> Axis:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ultrarefiner.report.cases import ReportCase, judge_change
+from ultrarefiner.report.look_first import rank_by_trust
 
 MAX_SHOWN = 18
 
@@ -85,12 +86,13 @@ def _by_agreement(cases: Sequence[ReportCase]) -> list[Group]:
     def agreement(case: ReportCase) -> float | None:
         return case.number("iou_with_coarse")
 
+    by_trust = rank_by_trust(dict(enumerate(cases)))
     by_agreement = _ranked((case for case in cases if case.accepted), agreement)
     return [
         Group(
-            title="Look at these first",
-            why="Accepted refinements that agree least with the coarse mask.",
-            cases=tuple(by_agreement),
+            title="Least trusted",
+            why="Accepted refinements that come first in the list of images to look at.",
+            cases=tuple(entry.case for entry in by_trust if entry.case.accepted),
         ),
         _rejected(cases),
         Group(

@@ -14,7 +14,15 @@ from typing import Any
 from markupsafe import Markup
 
 from ultrarefiner.errors import InputError
-from ultrarefiner.report.chart import Axis, Point, draw_chart, draw_line, draw_marks, value_axis
+from ultrarefiner.report.chart import (
+    Axis,
+    Point,
+    draw_chart,
+    draw_line,
+    draw_marks,
+    draw_swatch,
+    value_axis,
+)
 from ultrarefiner.report.figures import Figure
 from ultrarefiner.report.wording import fixed
 
@@ -136,7 +144,7 @@ def _draw(trainings: Sequence[Training], x_axis: Axis, *, title: str, curve: str
         places = [(epoch + 1, value) for epoch, value in points]
         body += draw_line(places, x_axis, y_axis, kind=style)
         body += _best_mark(training, dict(points), x_axis=x_axis, y_axis=y_axis)
-        key.append((training.name, _swatch(style), fixed(points[-1][1])))
+        key.append((training.name, draw_swatch(style), fixed(points[-1][1])))
     return Figure(
         title=title,
         svg=draw_chart("Line chart", x_axis, y_axis, body),
@@ -154,10 +162,3 @@ def _best_mark(
     label = f"{training.name}: best epoch {epoch + 1}, validation DSC {fixed(training.best[1])}"
     point = Point(index=None, kind="best", x=epoch + 1, y=values[epoch], label=label)
     return draw_marks([point], x_axis, y_axis)
-
-
-def _swatch(style: str) -> Markup:
-    return Markup(
-        '<svg class="swatch-line" viewBox="0 0 34 12" aria-hidden="true">'
-        '<path class="{}" d="M1 6H33"/></svg>'
-    ).format(style)

@@ -45,7 +45,7 @@ if (filters) {
 
 // A mark in a figure and its row in the table point at each other, and both open the image.
 const marksOf = (index) => document.querySelectorAll(`svg.chart [data-case="${index}"]`);
-const rowOf = (index) => document.querySelector(`table.cases [data-case="${index}"]`);
+const rowOf = (index) => document.getElementById(`case-${index}`);
 
 function openCase(index) {
   document.querySelector("tr.found")?.classList.remove("found");
@@ -64,5 +64,10 @@ for (const row of rows) {
   };
   row.addEventListener("pointerenter", () => light(true));
   row.addEventListener("pointerleave", () => light(false));
-  row.querySelector(".open-case")?.addEventListener("click", () => openCase(row.dataset.case));
+}
+for (const name of document.querySelectorAll(".open-case")) {
+  name.addEventListener("click", (event) => {
+    event.preventDefault(); // of a link to the row, which is for pages without a script
+    openCase(name.closest("[data-case]").dataset.case);
+  });
 }

@@ -7,8 +7,10 @@ from typing import Any
 
 from jinja2 import Environment
 
+from ultrarefiner.refine.acceptance import AcceptanceRule
 from ultrarefiner.report import naming, wording
 from ultrarefiner.report.bland_altman import compare_sizes
+from ultrarefiner.report.calibrated import Calibration
 from ultrarefiner.report.cases import ReportCase, judge_change
 from ultrarefiner.report.chart import draw_symbol
 from ultrarefiner.report.evidence import count_tests, sample_sentence, weigh_pairs
@@ -17,8 +19,10 @@ from ultrarefiner.report.gate_map import GATE_COLOURS
 from ultrarefiner.report.headline import count_decisions, gain_sentence, measure_agreement
 from ultrarefiner.report.inline import inline_files, open_templates
 from ultrarefiner.report.learning import Training, draw_learning
+from ultrarefiner.report.look_first import look_first
 from ultrarefiner.report.reading import explain_policy
 from ultrarefiner.report.reliability import draw_reliability
+from ultrarefiner.report.selective import select_cases, show_threshold
 from ultrarefiner.report.strata import tabulate_strata
 from ultrarefiner.report.summaries import tabulate_comparison, tabulate_evaluation
 from ultrarefiner.report.table import choose_columns
@@ -38,9 +42,11 @@ def render_report(
     notes: Sequence[str] = (),
     comparison: Content | None = None,
     trainings: Sequence[Training] = (),
+    rule: AcceptanceRule | None = None,
+    calibrations: Sequence[Calibration] = (),
     with_pictures: bool = True,
 ) -> str:
-    """Return one self-contained HTML page on a run, a comparison, trainings, or all of them.
+    """Return one self-contained HTML page on a run, a comparison, trainings, and so on.
 
     The page loads nothing and its content security policy forbids it to; the same arguments give
     the same bytes. A section without data is left out. A case whose pixels can no longer be loaded
@@ -56,6 +62,8 @@ def render_report(
         notes: remarks for the reader, shown on top.
         comparison: JSON of a comparison of methods; else the one in the evaluation, if any.
         trainings: training runs whose learning curves are shown.
+        rule: acceptance rule that the run used, if any.
+        calibrations: of acceptance rules.
         with_pictures: whether the cases have pixels to load.
 
     Returns:
@@ -75,7 +83,11 @@ def render_report(
         "provenance": provenance,
         "trainings": trainings,
         "learning": draw_learning(trainings),
-        **_case_parts(indexed, evaluation, distance_unit=unit, with_pictures=with_pictures),
+        "calibrations": calibrations,
+        "looked": look_first(indexed),
+        **_case_parts(
+            indexed, evaluation, rule=rule, distance_unit=unit, with_pictures=with_pictures
+        ),
         **_comparison_parts(comparison),
         **_probability_parts(evaluation),
     }
@@ -88,6 +100,7 @@ def _case_parts(
     cases: Mapping[int, ReportCase],
     evaluation: Content | None,
     *,
+    rule: AcceptanceRule | None,
     distance_unit: str,
     with_pictures: bool,
 ) -> dict[str, Any]:
@@ -105,6 +118,7 @@ def _case_parts(
         "decisions": count_decisions(done),
         "agreement": measure_agreement(done),
         "figures": choose_figures(cases, evaluation),
+        "selective": select_cases(cases, rule, delta=delta),
         "sizes": sizes,
         "size_figures": size_figures,
         "gallery": build_gallery(
@@ -153,9 +167,12 @@ def _changes(cases: Mapping[int, ReportCase], delta: float) -> dict[int, str]:
 def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return anchor and title of every section that the page has."""
     sections = [
+        ("first", "Look at these first", parts["looked"]),
+        ("rule", "Acceptance rule", parts["calibrations"]),
         ("metrics", "Metrics", parts["metrics_table"]),
         ("tests", "Tests", parts["evidence"]),
         ("figures", "Figures", parts["figures"]),
+        ("selective", "Risk and coverage", parts["selective"]),
         ("strata", "Strata", parts["strata"]),
         ("sizes", "Size of the masks", parts["sizes"]),
         ("calibration", "Calibration", parts["reliability"]),
@@ -182,4 +199,5 @@ def _environment() -> Environment:
         )
     )
     environment.globals.update(symbol=draw_symbol, counted=wording.counted)
+    environment.filters["threshold"] = show_threshold
     return environment

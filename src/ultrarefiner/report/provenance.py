@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ultrarefiner.report.calibrated import Calibration
 from ultrarefiner.report.learning import Training
 from ultrarefiner.report.sources import RunSource, Sources
 
@@ -25,6 +26,7 @@ def trace(sources: Sources) -> dict[str, Entries]:
     if sources.comparison:
         found["Comparison"] = _of_scores(sources.comparison)
     found |= {f"Training {training.name}": _of_training(training) for training in sources.trainings}
+    found |= {f"Calibration {c.name}": _of_calibration(c) for c in sources.calibrations}
     return {heading: entries for heading, entries in found.items() if entries}
 
 
@@ -73,6 +75,24 @@ def _of_training(training: Training) -> Entries:
     entries |= {label: _text(card[key]) for key, label in _TRAINED.items() if key in card}
     entries["versions"] = _versions(card.get("versions") or {})
     entries["settings"] = flatten(card.get("recipe") or {})
+    return {name: value for name, value in entries.items() if value}
+
+
+def _of_calibration(calibration: Calibration) -> Entries:
+    content, rule = calibration.content, calibration.rule
+    settings = ("method", "alpha", "delta", "eta", "source")
+    entries = {
+        "command": str(content.get("command") or ""),
+        "checkpoint": str(content.get("checkpoint") or ""),
+        "checkpoint sha256": str(content.get("checkpoint_sha256") or ""),
+        "data sha256": str(content.get("data_sha256") or ""),
+        "binding": rule.binding,
+        "versions": _versions(content.get("versions") or {}),
+        "settings": flatten(
+            {name: getattr(rule, name) for name in settings}
+            | {name: content[name] for name in ("seed", "split") if name in content}
+        ),
+    }
     return {name: value for name, value in entries.items() if value}
 
 

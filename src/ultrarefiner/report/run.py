@@ -32,7 +32,8 @@ def write_report(
     a run, the first evaluation. Several evaluations are compared with each other.
 
     Args:
-        paths: run folders, training folders, folders of those, ``eval.json``, ``compare.json``.
+        paths: run folders, training folders, folders of those, ``eval.json``, ``compare.json``,
+            ``calibration.json``.
         out: HTML file to write.
         evaluation: ``eval.json`` of the first run; else the one in its folder, if any.
         title: heading; else it says what is reported.
@@ -60,6 +61,8 @@ def write_report(
         notes=_notes(run, scores, sources),
         comparison=comparison,
         trainings=sources.trainings,
+        rule=run.rule if run else None,
+        calibrations=sources.calibrations,
         with_pictures=run is not None,
     )
     write_text(out, page)
@@ -72,6 +75,9 @@ def _title(sources: Sources, comparison: Content | None) -> str:
         return f"Refinement of {counted(len(sources.shown.record['cases']), 'coarse mask')}"
     if sources.evaluations:
         return f"Evaluation of {counted(sources.evaluations[0][1]['num_images'], 'mask')}"
+    if sources.calibrations:
+        names = ", ".join(calibration.name for calibration in sources.calibrations)
+        return f"Calibration of {names}"
     return "Training of " + ", ".join(training.name for training in sources.trainings)
 
 

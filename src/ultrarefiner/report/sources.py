@@ -1,4 +1,4 @@
-"""What a report is made of: runs, evaluations, a comparison and trainings, told by their files."""
+"""What a report is made of: runs, evaluations, trainings and more, told by their files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultrarefiner.errors import InputError
+from ultrarefiner.errors import ConfigError, InputError
+from ultrarefiner.refine.acceptance import AcceptanceRule
 from ultrarefiner.refine.results import read_results
+from ultrarefiner.report.calibrated import CALIBRATION_KEYS, Calibration, read_calibration
 from ultrarefiner.report.learning import LOG, PHASES, Training, read_training
 
 Content = dict[str, Any]
@@ -29,9 +31,11 @@ _EVALUATION_TYPES: dict[str, type | tuple[type, ...]] = {
 _EVALUATION_KEYS = tuple(_EVALUATION_TYPES)
 _ROW_KEYS = frozenset({"image", "dsc", "hd95"})
 _COMPARISON_KEYS = ("methods", "reference", "metrics", "summaries", "pairs", "num_patients")
+_CALIBRATION = "calibration.json"
+_NAMED_LIKE_FOLDER = frozenset({"eval.json", "compare.json", _CALIBRATION})
 _EXPECTED = (
     "a folder written by 'refine', 'predict' or 'train', an eval.json, a compare.json, "
-    "or a folder of such folders"
+    "a calibration.json, or a folder of such folders"
 )
 
 
@@ -44,6 +48,7 @@ class RunSource:
         folder: where it is.
         record: content of ``run.json``.
         rows: lines of ``results.csv``.
+        rule: acceptance rule that it used; None if it used none.
         evaluation: content of its ``eval.json``; None without truth.
     """
 
@@ -51,6 +56,7 @@ class RunSource:
     folder: Path
     record: Content
     rows: list[dict[str, str]]
+    rule: AcceptanceRule | None
     evaluation: Content | None
 
 
@@ -63,12 +69,14 @@ class Sources:
         evaluations: name and content of every ``eval.json``, those of the runs first.
         comparison: content of a ``compare.json``; None if none was given.
         trainings: training runs.
+        calibrations: of acceptance rules.
     """
 
     runs: tuple[RunSource, ...]
     evaluations: tuple[tuple[str, Content], ...]
     comparison: Content | None
     trainings: tuple[Training, ...]
+    calibrations: tuple[Calibration, ...]
 
     @property
     def shown(self) -> RunSource | None:
@@ -81,15 +89,17 @@ def read_sources(paths: Sequence[Path], *, evaluation: Path | None = None) -> So
     """Read what the paths hold.
 
     Args:
-        paths: folders of runs, of trainings, or of folders of those one level down; ``eval.json``
-            and ``compare.json`` files.
+        paths: folders of runs, of trainings, of calibrations, or of folders of those one level
+            down; ``eval.json``, ``compare.json`` and ``calibration.json`` files.
         evaluation: ``eval.json`` of the first run; else the one inside its folder, if any.
 
     Raises:
         InputError: a path holds nothing of the kind or cannot be read, or there is an evaluation
             without its run or a second comparison.
     """
-    found = [inner for path in paths for inner in _expand(path)]
+    expanded = [inner for path in paths for inner in _expand(path)]
+    calibrated = [path for path, kind in expanded if kind == "calibration"]
+    found = [(path, kind) for path, kind in expanded if kind != "calibration"]
     names = _tell_apart([path for path, _ in found])
     runs: list[RunSource] = []
     trainings: list[Training] = []
@@ -118,6 +128,7 @@ def read_sources(paths: Sequence[Path], *, evaluation: Path | None = None) -> So
         evaluations=(*own, *evaluations),
         comparison=comparisons[0] if comparisons else None,
         trainings=tuple(trainings),
+        calibrations=tuple(map(_read_calibration, calibrated, _tell_apart(calibrated))),
     )
 
 
@@ -144,30 +155,34 @@ def _expand(path: Path) -> list[tuple[Path, str]]:
     """Return the sources that a path stands for, and of which kind each is."""
     if path.is_file():
         return [(path, _kind_of_file(path))]
-    kind = _kind_of_folder(path)
-    if kind:
-        return _with_phases(path, kind)
+    known = _sources_in(path)
+    if _kind_of_folder(path):
+        return known
     try:
-        inner = [(child, _kind_of_folder(child)) for child in sorted(path.iterdir())]
+        known += [source for child in sorted(path.iterdir()) for source in _sources_in(child)]
     except OSError as cause:
         raise InputError(
             f"cannot read {path}", expected=_EXPECTED, found=cause.strerror or str(cause)
         ) from cause
-    known = [source for child, kind in inner if kind for source in _with_phases(child, kind)]
     if not known:
         raise InputError(
             f"nothing to report in {path}",
             expected=_EXPECTED,
-            found="neither run.json nor log/metrics.csv in it",
+            found=f"neither run.json nor log/metrics.csv nor {_CALIBRATION} in it",
             fix="Run 'ultrarefiner refine' first, or check the path.",
         )
     return known
 
 
-def _with_phases(path: Path, kind: str) -> list[tuple[Path, str]]:
-    """Return a folder, and those of later phases within it."""
-    phases = [(path / name, "training") for name in PHASES if (path / name / LOG).is_file()]
-    return [(path, kind), *phases]
+def _sources_in(folder: Path) -> list[tuple[Path, str]]:
+    """Return a folder if it is a source, the later phases within it, and its calibration."""
+    kind = _kind_of_folder(folder)
+    phases = [folder / name for name in PHASES if kind and (folder / name / LOG).is_file()]
+    sources = [(folder, kind)] if kind else []
+    sources += [(phase, "training") for phase in phases]
+    if (folder / _CALIBRATION).is_file():
+        sources.append((folder / _CALIBRATION, "calibration"))
+    return sources
 
 
 def _kind_of_folder(path: Path) -> str:
@@ -178,7 +193,9 @@ def _kind_of_folder(path: Path) -> str:
 
 def _kind_of_file(path: Path) -> str:
     content = _read_json(path, "ultrarefiner evaluate' or 'ultrarefiner compare", ())
-    return "comparison" if "methods" in content else "evaluation"
+    if "methods" in content:
+        return "comparison"
+    return "calibration" if content.keys() >= set(CALIBRATION_KEYS) else "evaluation"
 
 
 def _read_run(folder: Path, name: str, evaluation: Path | None) -> RunSource:
@@ -190,8 +207,24 @@ def _read_run(folder: Path, name: str, evaluation: Path | None) -> RunSource:
         folder=folder,
         record=record,
         rows=read_results(folder / "results.csv"),
+        rule=_rule_of(record, folder / "run.json"),
         evaluation=read_evaluation(evaluation) if evaluation else None,
     )
+
+
+def _rule_of(record: Content, path: Path) -> AcceptanceRule | None:
+    stored = record.get("rule")
+    try:
+        return AcceptanceRule.from_json(stored) if stored else None
+    except (AttributeError, ConfigError, TypeError, ValueError) as cause:
+        raise InputError(
+            f"cannot use {path}", expected="the rule of the run", found=str(cause)
+        ) from cause
+
+
+def _read_calibration(path: Path, name: str) -> Calibration:
+    content = _read_json(path, "ultrarefiner calibrate", CALIBRATION_KEYS)
+    return read_calibration(content, name=name, path=path)
 
 
 def _read_json(path: Path, command: str, keys: Sequence[str]) -> Content:
@@ -216,7 +249,7 @@ def _read_json(path: Path, command: str, keys: Sequence[str]) -> Content:
 def _tell_apart(paths: Sequence[Path]) -> list[str]:
     """Return a name for each path: as few of its last parts as tell it from the others.
 
-    An ``eval.json`` is called like its folder, and a fold of a training with its run.
+    An ``eval.json`` and the like is called like its folder, and a fold of a training with its run.
     """
     parts = [_parts(path) for path in paths]
     for depth in range(1, max(map(len, parts), default=0) + 1):
@@ -234,7 +267,7 @@ def _tell_apart(paths: Sequence[Path]) -> list[str]:
 
 def _parts(path: Path) -> tuple[str, ...]:
     whole = path.absolute()
-    if whole.name in {"eval.json", "compare.json"}:
+    if whole.name in _NAMED_LIKE_FOLDER:
         whole = whole.parent
     return (whole.with_suffix("") if whole.is_file() else whole).parts[1:]
 

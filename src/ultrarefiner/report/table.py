@@ -105,6 +105,7 @@ _RUN_COLUMNS = (
     _number("IoU with coarse", "iou_with_coarse", 3),
     Column(label="Area ratio", value=lambda case: case.area_ratio, show=partial(fixed, digits=2)),
     _number("Predicted IoU", "predicted_iou", 3),
+    _number("Score", "score", 2),
     Column(label="Decision", value=_decision),
     _number("Time [s]", "seconds", 2),
 )

@@ -138,6 +138,7 @@ def describe_case(case: ReportCase, overlay: Overlay | None = None) -> list[tupl
         ("IoU with coarse", _shown(case.number("iou_with_coarse"), 3)),
         ("Area ratio", "× " + fixed(case.area_ratio, 2) if case.area_ratio is not None else ""),
         ("Predicted IoU", _shown(case.number("predicted_iou"), 3)),
+        ("Score", _shown(case.score, 2)),
         ("Gate", _gate_range(overlay)),
         *((label, str(strata.get(kind) or "")) for kind, label in _STRATA.items()),
         ("Time", _shown(case.number("seconds"), 2, unit="\xa0s")),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
@@ -55,7 +56,9 @@ class Material:
             config: shares and batch size.
             network: of the coarse network, if it takes part.
         """
-        given = config.kept_share if isinstance(config, Phase3Config) else 1.0
+        given, seed = 1.0, self.recipe.seed
+        if isinstance(config, Phase3Config):  # what phase 2 has seen is corrupted in another way
+            given, seed = config.kept_share, _another_seed(seed)
         train = Mixture(
             given_share=given,
             real_share=config.real_share,
@@ -64,15 +67,20 @@ class Material:
         )
         val = Mixture(given_share=1.0 if network is None else 0.0)
         return RefinementData(
-            self._items(self.split.train, train, network),
-            self._items(self.split.val, val, network),
+            self._items(self.split.train, train, network, seed=seed),
+            self._items(self.split.val, val, network, seed=seed),
             collate=Collate(self.cache),
             batch_size=config.batch_size,
             num_workers=self.recipe.num_workers,
         )
 
     def _items(
-        self, records: Sequence[Record], mixture: Mixture, network: CoarseConfig | None
+        self,
+        records: Sequence[Record],
+        mixture: Mixture,
+        network: CoarseConfig | None,
+        *,
+        seed: int,
     ) -> RefinementDataset:
         return RefinementDataset(
             records,
@@ -83,7 +91,7 @@ class Material:
             network_frame=(network.side, network.num_classes) if network else None,
             num_classes=self.recipe.network.num_classes,
             natives=self.recipe.refiner.roi.crop,
-            seed=self.recipe.seed,
+            seed=seed,
         )
 
 
@@ -174,6 +182,10 @@ class RefinementData(pl.LightningDataModule):
             num_workers=self.num_workers,
             collate=self.collate,
         )
+
+
+def _another_seed(seed: int) -> int:
+    return int(np.random.SeedSequence([seed, 3]).generate_state(1)[0])
 
 
 def _cache(

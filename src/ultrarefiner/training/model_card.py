@@ -110,6 +110,7 @@ def _parts(name: str, path: Path, loaded: Loaded) -> dict[str, str]:
         "changed": _changed(loaded),
         "refines with": _settings(loaded.config),
         "computed in": "bfloat16" if loaded.card.get("bf16") else "float32",
+        **({} if loaded.rule is None else {"acceptance rule": _promised(loaded.card)}),
     }
 
 
@@ -134,8 +135,15 @@ def _published(loaded: RefinerCheckpoint) -> PackagedWeights:
     return _PUBLISHED[sha256]
 
 
+def _promised(card: Mapping[str, Any]) -> str:
+    """Return what the calibration says of the rule."""
+    return str(card.get("calibration", {}).get("statement", "of unknown origin"))
+
+
 def _changed(loaded: RefinerCheckpoint) -> str:
     """Return what of the foundation model was trained, and in which phases."""
+    if "phase" not in loaded.card:  # a coarse network alone that was calibrated
+        return "nothing"
     recipe, model = loaded.card["recipe"], loaded.foundation
     tuned = [value for part in TUNINGS[recipe["trainable"]](model) for value in part.parameters()]
     counts = (sum(value.numel() for value in values) for values in (tuned, model.parameters()))

@@ -6,13 +6,14 @@ network of phase 1 that was trained on the others. Who is held out outside takes
 
 A folder holds ``manifest.csv`` with the inner folds and, for each, ``fold-J/coarse.safetensors``
 with all that phase 1 leaves beside it, and ``fold-J/out_of_fold.safetensors``: probabilities in 8
-bits under the sha256 of each image file.
+bits under the sha256 of each image file, and in the header the sha256 of all of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -32,7 +33,8 @@ from ultrarefiner.data.manifest import Record, write_manifest
 from ultrarefiner.data.readers import read_image
 from ultrarefiner.errors import InputError, WeightsError
 from ultrarefiner.ops.letterbox import Letterbox
-from ultrarefiner.training.engine.hardware import is_first_process, wait_for_others
+from ultrarefiner.training.engine.checkpoints import ResumeError
+from ultrarefiner.training.engine.hardware import is_first_process
 from ultrarefiner.training.lineage import card_digests, content_fingerprint, refuse_contamination
 from ultrarefiner.training.options import RunOptions
 from ultrarefiner.training.phase1 import CHECKPOINT, SETTINGS, train_coarse
@@ -41,6 +43,10 @@ from ultrarefiner.training.split import split_records
 from ultrarefiner.weights import file_sha256
 
 _KEY, _FORMAT = "ultrarefiner", "out-of-fold-1"
+_POLL_S, _ANOTHER_PREDICTS_S = 0.5, 24 * 3600.0
+
+Maps = dict[str, UInt8[np.ndarray, "side side"]]
+"""Probabilities, of 255, by the key of the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,29 +215,60 @@ class _InnerFold:
         return checkpoint
 
     def predict(self, checkpoint: CoarseCheckpoint, side: int) -> None:
-        """Predict the images of the fold, unless that was done by this network."""
+        """Predict the images of the fold, unless that was done by this network.
+
+        Of several processes the first predicts. The others wait for its file, since they cannot be
+        told: where every network was kept, nothing has connected them yet.
+        """
         story = {
             "format": _FORMAT,
             "side": side,
             "checkpoint_sha256": file_sha256(self.checkpoint),
         }
-        is_kept = self.options.resume and self._is_predicted(story)
-        if is_first_process() and not is_kept:
-            story |= {
-                "manifest_sha256": file_sha256(self.manifest),
-                "versions": {name: version(name) for name in ("ultrarefiner", "torch", "numpy")},
-            }
-            # One key: safetensors writes several in random order.
-            metadata = {_KEY: json.dumps(story, sort_keys=True)}
-            content = save(self._maps(checkpoint, side), metadata=metadata)
-            with atomic_path(self.file) as temporary:
-                temporary.write_bytes(content)
+        if not is_first_process():
+            self._await(story)
+        elif not (self.options.resume and self._is_kept(story)):
+            self._write(self._maps(checkpoint, side), story)
             self.options.say(f"{len(self.keys)} images predicted")
-        wait_for_others()
 
-    def _maps(
-        self, checkpoint: CoarseCheckpoint, side: int
-    ) -> dict[str, UInt8[np.ndarray, "side side"]]:
+    def _await(self, story: Mapping[str, Any]) -> None:
+        """Return when the first process has predicted the fold."""
+        limit = time.monotonic() + _ANOTHER_PREDICTS_S
+        while not self._is_predicted(_read(self.file), story):
+            if time.monotonic() > limit:
+                raise InputError(f"{self.file} was not made by the first process")
+            time.sleep(_POLL_S)
+
+    def _is_kept(self, story: Mapping[str, Any]) -> bool:
+        """Tell whether the predictions are there; if they are damaged, say so."""
+        content = _read(self.file)
+        if content is None and self.file.is_file():
+            self.options.say(f"{self.file.name} is damaged and made again")
+        return self._is_predicted(content, story)
+
+    def _is_predicted(
+        self, content: tuple[Mapping[str, Any], Maps] | None, story: Mapping[str, Any]
+    ) -> bool:
+        """Tell whether a file's content is of this story and of these images."""
+        if content is None:
+            return False
+        stored, maps = content
+        return maps.keys() == set(self.keys.values()) and story.items() <= stored.items()
+
+    def _write(self, maps: Maps, story: Mapping[str, Any]) -> None:
+        """Write the predictions with their story and checksum."""
+        story = {
+            **story,
+            "maps_sha256": _sha256(maps),
+            "manifest_sha256": file_sha256(self.manifest),
+            "versions": {name: version(name) for name in ("ultrarefiner", "torch", "numpy")},
+        }
+        # One key: safetensors writes several in random order.
+        content = save(maps, metadata={_KEY: json.dumps(story, sort_keys=True)})
+        with atomic_path(self.file) as temporary:
+            temporary.write_bytes(content)
+
+    def _maps(self, checkpoint: CoarseCheckpoint, side: int) -> Maps:
         """Return the predictions by their keys; each image is predicted alone."""
         predictor = CoarsePredictor([checkpoint.network], device=self.options.hardware.device)
         maps = {}
@@ -240,16 +277,6 @@ class _InnerFold:
             probs = Letterbox(image.shape, side).shrink(predictor(image))
             maps[key] = np.rint(probs * 255).astype(np.uint8)
         return maps
-
-    def _is_predicted(self, story: Mapping[str, Any]) -> bool:
-        """Tell whether the file of predictions is whole, of this story and of these images."""
-        try:
-            with safe_open(self.file, framework="np") as stream:
-                stored = json.loads((stream.metadata() or {}).get(_KEY, "{}"))
-                keys = set(stream.keys())
-        except (OSError, ValueError, SafetensorError):
-            return False
-        return keys == set(self.keys.values()) and story.items() <= stored.items()
 
     def _finished(self) -> CoarseCheckpoint | None:
         """Return the network that is there, if it is what would be trained now."""
@@ -279,9 +306,30 @@ class _InnerFold:
             try:
                 train_coarse(self.recipe, self.split, self.folder, self.options)
                 return
-            except InputError as error:
+            except ResumeError as error:
                 self.options.say(f"starts anew: {error.what}")
         train_coarse(self.recipe, self.split, self.folder, replace(self.options, resume=False))
+
+
+def _read(file: Path) -> tuple[Mapping[str, Any], Maps] | None:
+    """Return story and maps of a file of predictions; nothing if it is not there or damaged."""
+    try:
+        with safe_open(file, framework="np") as stream:
+            story = json.loads((stream.metadata() or {}).get(_KEY, "{}"))
+            maps = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError):
+        return None
+    # Files of earlier versions have no checksum.
+    return (story, maps) if story.get("maps_sha256") in (None, _sha256(maps)) else None
+
+
+def _sha256(maps: Maps) -> str:
+    """Return the sha256 of maps and of their keys."""
+    digest = hashlib.sha256()
+    for key, levels in sorted(maps.items()):
+        digest.update(f"{key} {levels.shape}".encode())
+        digest.update(np.ascontiguousarray(levels).data)
+    return digest.hexdigest()
 
 
 def _deciding(recipe: Mapping[str, Any]) -> Any:

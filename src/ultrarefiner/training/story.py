@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ultrarefiner.data.writers import write_json
+from ultrarefiner.data.writers import write_text
 
 STORY = "training.json"
 _REPEATED = ("recipe", "plan", "image_digests", "patient_digests", "scene_digests")
@@ -22,7 +23,7 @@ def write_story(folder: Path) -> Path:
 
     Returns:
         The file: recipe, split and data fingerprint once; of each phase and inner network its card
-        and, column by column, its ``metrics.csv``.
+        and, column by column and each column on one line, its ``metrics.csv``.
     """
     later = _cards((f"phase {number}", folder / f"phase{number}") for number in (2, 3))
     num_inner = later[-1][2]["recipe"]["inner"]["folds"] if later else 0
@@ -46,8 +47,15 @@ def write_story(folder: Path) -> Path:
         ],
     }
     path = folder / STORY
-    write_json(path, story)
+    write_text(path, _json(story) + "\n")
     return path
+
+
+def _json(story: Any) -> str:
+    """Return JSON as all is written here, but with lists of numbers on one line each."""
+    text = json.dumps(story, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    # In a string there is no line break and hence no match.
+    return re.sub(r"\[\n([^\[\]{}\"]*)\]", lambda m: f"[{' '.join(m[1].split())}]", text)
 
 
 def _cards(parts: Iterable[tuple[str, Path]]) -> list[tuple[str, Path, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,11 @@ from ultrarefiner.training.engine.guards import FiniteGuard
 from ultrarefiner.training.engine.loader_wait import LoaderWait
 
 MONITOR = "val_dsc"
+_NUM_SHOWN, _ABSENT = 3, object()
+
+
+class ResumeError(InputError):
+    """What an earlier run left cannot be gone on with; a new run could begin."""
 
 
 class RunFiles:
@@ -66,19 +71,22 @@ class RunFiles:
         """Make sure that a resumed run is the same run.
 
         Raises:
-            InputError: nothing was begun here, or something else.
+            ResumeError: nothing was begun here, or something else.
         """
         if not self.plan.is_file():
-            raise InputError(
+            raise ResumeError(
                 f"nothing to resume in {self.folder}",
                 expected=f"checkpoints/{self.plan.name} of an earlier run",
                 fix="Leave out --resume to start anew.",
             )
-        if json.loads(self.plan.read_text(encoding="utf-8")) != json.loads(json.dumps(plan)):
-            raise InputError(
+        was, now = json.loads(self.plan.read_text(encoding="utf-8")), json.loads(json.dumps(plan))
+        if was != now:
+            changes = [f"{path}: {old} -> {new}" for path, old, new in _changes(was, now)]
+            more = f" and {len(changes) - _NUM_SHOWN} more" if len(changes) > _NUM_SHOWN else ""
+            raise ResumeError(
                 f"cannot resume {self.folder}",
                 expected="the recipe, images and split that the run was started with",
-                found="others",
+                found="others (was -> is): " + "; ".join(changes[:_NUM_SHOWN]) + more,
                 fix="Give the same ones, or leave out --resume to start anew.",
             )
 
@@ -86,6 +94,17 @@ class RunFiles:
         logs = [self.log / name for name in (TABLE, EVENTS)]
         for old in (self.last, self.best, self.broken, *logs):
             old.unlink(missing_ok=True)
+
+
+def _changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the dotted path of each value that differs, with what it was and is, in short."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in sorted(was.keys() | now.keys()):
+            inner = f"{path}.{name}" if path else name
+            yield from _changes(was.get(name, _ABSENT), now.get(name, _ABSENT), inner)
+    elif was != now:
+        old, new = ("absent" if v is _ABSENT else f"{json.dumps(v):.24}" for v in (was, now))
+        yield path, old, new
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -98,12 +117,12 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values; no code in it is run.
 
     Raises:
-        InputError: it cannot be read.
+        ResumeError: it cannot be read.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as cause:
-        raise InputError(
+        raise ResumeError(
             f"cannot read checkpoint {path}",
             expected="one that this version wrote",
             found=str(cause).partition("\n")[0],
@@ -216,12 +235,12 @@ def load_trained(module: pl.LightningModule, state: Mapping[str, Any], path: Pat
     """Load what was kept of a module; what is never trained stays as it was built.
 
     Raises:
-        InputError: the module, though its plan is the same, is another one now.
+        ResumeError: the module, though its plan is the same, is another one now.
     """
     missing, unexpected = module.load_state_dict(state["state_dict"], strict=False)
     different = sorted({*unexpected, *set(missing).symmetric_difference(state["fixed"])})
     if different:
-        raise InputError(
+        raise ResumeError(
             f"cannot resume from {path}",
             expected="the weights that this version trains",
             found="different ones: " + ", ".join(different[:3]),

@@ -1,0 +1,94 @@
+"""What is calibrated: a trained refiner, or a coarse network with the untrained one behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ultrarefiner.coarse import load_checkpoint
+from ultrarefiner.coarse.pretrained import PRETRAINED
+from ultrarefiner.errors import ConfigError
+from ultrarefiner.refine.assembly import RefinerConfig
+from ultrarefiner.refine.checkpoint import (
+    JOINT,
+    REFINER,
+    RefinerCheckpoint,
+    encode_refiner,
+    is_refiner,
+    load_refiner,
+)
+from ultrarefiner.refine.predictor import Refiner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A refiner, exactly as it is measured and stored again with its rule.
+
+    Attributes:
+        name: what it was asked for by.
+        file: its checkpoint; a rule can be added to it.
+        checkpoint: what is in that file.
+        is_trained: whether the refiner was trained, rather than the coarse network alone.
+    """
+
+    name: str
+    file: Path
+    checkpoint: RefinerCheckpoint
+    is_trained: bool
+
+
+@contextmanager
+def open_subject(
+    name: str, *, settings: RefinerConfig | None = None, foundation: str = "lite-medsam"
+) -> Iterator[Subject]:
+    """Give the refiner of a checkpoint of ``train``.
+
+    Around a coarse network a checkpoint with the published foundation model is made, which is
+    removed at last.
+
+    Args:
+        name: of a file or folder of ``train``, or of a network that comes with the package.
+        settings: of the refiner; those of a trained one are in its checkpoint.
+        foundation: name in the registry, for a refiner that is not trained.
+
+    Raises:
+        ConfigError: other settings are asked for than a trained refiner has.
+        WeightsError: no such checkpoint.
+    """
+    settings = settings or RefinerConfig()
+    if is_refiner(name):
+        checkpoint = load_refiner(name)
+        if settings not in (checkpoint.config, RefinerConfig()):
+            raise ConfigError(
+                f"settings of {name}",
+                expected="those that are stored in it",
+                found="others",
+                fix="Leave the settings out: a rule holds for the stored ones.",
+            )
+        yield Subject(name=name, file=_locate(name), checkpoint=checkpoint, is_trained=True)
+        return
+    with TemporaryDirectory(prefix="ultrarefiner-") as folder:
+        file = Path(folder) / REFINER
+        file.write_bytes(_with_untrained_refiner(name, settings, foundation))
+        yield Subject(name=name, file=file, checkpoint=load_refiner(file), is_trained=False)
+
+
+def _with_untrained_refiner(name: str, settings: RefinerConfig, foundation: str) -> bytes:
+    coarse = load_checkpoint(name)
+    return encode_refiner(
+        coarse.network,
+        Refiner(foundation, settings, device="cpu").pipeline,
+        foundation=foundation,
+        config=settings,
+        card=coarse.card,
+    )
+
+
+def _locate(name: str) -> Path:
+    """Return the file of a refiner that is there."""
+    path = Path(name)
+    there = (file for file in (path / JOINT, path / REFINER, path) if file.is_file())
+    return next(there, None) or PRETRAINED[name].verify()
