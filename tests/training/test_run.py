@@ -264,6 +264,23 @@ def test_a_phase_alone_gives_what_it_gave_in_the_row(whole: Run, tmp_path: Path)
     assert joint.read_bytes() == before
 
 
+def test_a_phase_that_only_spoils_keeps_its_start(whole: Run, tmp_path: Path) -> None:
+    out = copy_of(whole, tmp_path / "run")
+    spoiling = replace(whole.recipe.phase3, learning_rate=1.0, coarse_learning_rate=0.5)
+    said: list[str] = []
+    options = replace(CPU, say=said.append)
+    recipe = replace(whole.recipe, phase3=spoiling)
+    train_fold(recipe, whole.manifest, out, fold="3", phases=(3,), options=options)
+    assert "phase 3: no epoch was as good as the start, which is kept" in said
+    start, kept = (load_refiner(out / "fold-3" / f"{n}.safetensors") for n in ("refiner", "joint"))
+    for one, other in ((start.network, kept.network), (start.foundation, kept.foundation)):
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[name], value, rtol=2e-2, atol=1e-4)
+    judged = kept.card["inner_validation"]
+    assert kept.card["epoch"] == -1
+    assert judged["after"] == judged["before"]
+
+
 def test_phases_need_their_forerunners(whole: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no coarse network in .*Run phase 1 first"):
         train_fold(whole.recipe, whole.manifest, tmp_path, fold="3", phases=(2,), options=CPU)

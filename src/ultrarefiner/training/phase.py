@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ class PhaseResult:
 
     Attributes:
         phase: 2 or 3.
-        fitted: how the training went.
+        fitted: how the training went; epoch -1 if none was as good as the start, which is kept.
         before: on the inner validation.
-        after: the same with the chosen weights.
+        after: the same with the chosen weights; never worse.
         plan: what it depended on.
     """
 
@@ -45,6 +45,8 @@ def train_phase(
 ) -> PhaseResult:
     """Train a module, which then holds the chosen weights, and say what it was worth.
 
+    The start is a candidate like every epoch: where none is as good, training has only cost time.
+
     Args:
         phase: 2 or 3.
         module: trained in place.
@@ -56,6 +58,7 @@ def train_phase(
     Raises:
         InputError: nothing to resume, or another plan; or loss or gradient are not finite.
     """
+    start = {name: value.detach().clone() for name, value in module.state_dict().items()}
     before = judge(module, data.val_dataloader(), options)
     options.say(f"phase {phase}, before: {before.describe()}")
     fitted = fit(
@@ -70,4 +73,8 @@ def train_phase(
     )
     after = judge(module, data.val_dataloader(), options)
     options.say(f"phase {phase}, after:  {after.describe()}; {fitted.describe()}")
+    if after.dsc < before.dsc:
+        options.say(f"phase {phase}: no epoch was as good as the start, which is kept")
+        module.load_state_dict(start)
+        fitted, after = replace(fitted, epoch=-1, val_dsc=before.dsc), before
     return PhaseResult(phase=phase, fitted=fitted, before=before, after=after, plan=plan)
