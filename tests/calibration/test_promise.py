@@ -8,8 +8,8 @@ from scipy.stats import binom
 
 from ultrarefiner.calibration.promise import Promise
 from ultrarefiner.errors import ConfigError, InputError
-from ultrarefiner.refine.acceptance import CONFORMAL
-from ultrarefiner.statistics import p_value
+from ultrarefiner.refine.acceptance import CONFORMAL, CROSS_CONFORMAL
+from ultrarefiner.statistics import conformal_risk_control, learn_then_test, p_value
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,23 @@ def test_fewest_patients_of_conformal_risk_control(alpha: float, fewest: int) ->
     assert promise.fewest_patients == fewest
 
 
+@pytest.mark.parametrize(
+    ("alpha", "eta"), [(0.2, 0.64), (0.1, 0.729), (0.3, 0.49), (0.5, 0.5), (1 / 3, 4 / 9)]
+)
+def test_fewest_patients_where_rounding_decides(alpha: float, eta: float) -> None:
+    """0.8 ** 2 is more than 0.64 here: two patients pass in theory alone."""
+    promise, expected = Promise(alpha=alpha, eta=eta), Promise(alpha=alpha, method=CONFORMAL)
+    losses = np.zeros((1, promise.fewest_patients))
+    assert learn_then_test(losses, alpha, eta, are_binary=True) == 0
+    assert learn_then_test(losses, alpha, eta) == 0
+    assert conformal_risk_control(np.zeros((1, expected.fewest_patients)), alpha) == 0
+
+
 def test_too_few_patients_are_told_how_many_it_takes() -> None:
     Promise().check_patients(59)
     with pytest.raises(InputError, match="too few patients") as refused:
         Promise().check_patients(58)
-    for words in ("at least 59 to choose the threshold on", "about 99 with those", "found 58"):
+    for words in ("at least 59 to choose the threshold on", "about 79 with those", "found 58"):
         assert words in str(refused.value)
     with pytest.raises(InputError) as refused:
         Promise(method=CONFORMAL).check_patients(2, learn_share=0.0)
@@ -42,7 +54,7 @@ def test_too_few_patients_are_told_how_many_it_takes() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"alpha": 0.0}, {"alpha": 1.0}, {"eta": 1.5}, {"learn_share": 0.0}, {"delta": -0.1},
-     {"delta": float("nan")}, {"method": "hope"}],
+     {"delta": float("nan")}, {"method": "hope"}, {"method": CROSS_CONFORMAL}],
 )  # fmt: skip
 def test_what_cannot_be_promised(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from ultrarefiner.calibration.spare import spare_records
-from ultrarefiner.calibration.splitting import patients_of, split_patients
+from ultrarefiner.calibration.splitting import (
+    num_without_patient,
+    patients_of,
+    split_patients,
+)
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.errors import LeakError
 from ultrarefiner.training.lineage import card_digests
@@ -55,10 +59,33 @@ def test_a_patient_alone_is_on_the_second_side(records: tuple[Record, ...]) -> N
     assert split_patients((), learn_share=0.4, seed=0) == ((), ())
 
 
+def test_images_without_a_patient(records: tuple[Record, ...]) -> None:
+    """The last one shares a scene with Bob."""
+    assert num_without_patient(records) == 1
+    assert num_without_patient(records[:4]) == 0
+    assert num_without_patient([records[4], records[5]]) == 2
+
+
+@pytest.mark.parametrize("bond", [{}, {"patient_digests": []}], ids=["old card", "empty list"])
+def test_a_card_without_patients_takes_somebodys_word(
+    records: tuple[Record, ...], bond: dict[str, list[str]]
+) -> None:
+    card = {"image_digests": ["0"]} | bond
+    with pytest.raises(LeakError, match="unknown which patients net was trained on") as refused:
+        spare_records(records, card, name="net")
+    assert "--trust-patients" in str(refused.value)
+    found = spare_records(records, card, name="net", trust_patients=True)
+    assert found.records == records
+    assert found.only_images
+    ((name, remark),) = found.notes
+    assert (name, "patients not" in remark) == ("net", True)
+
+
 def test_whom_the_network_does_not_know(records: tuple[Record, ...]) -> None:
-    other = {"image_digests": ["0"], "patient_digests": [], "scene_digests": []}
+    other = {"image_digests": ["0"], "patient_digests": ["0"], "scene_digests": []}
     found = spare_records(records, other, name="net")
     assert (found.records, found.num_left_out, found.notes) == (records, 0, ())
+    assert not found.only_images
 
 
 def test_whom_it_knows_is_refused_or_left_out(records: tuple[Record, ...]) -> None:
@@ -76,7 +103,7 @@ def test_whom_it_knows_is_refused_or_left_out(records: tuple[Record, ...]) -> No
 def test_all_images_of_a_known_one_are_left_out(records: tuple[Record, ...]) -> None:
     """Also where the card, of an earlier version, lists images alone."""
     card = {"image_digests": card_digests(records[3:4])["image_digests"]}
-    found = spare_records(records, card, name="net", leave_out_seen=True)
+    found = spare_records(records, card, name="net", leave_out_seen=True, trust_patients=True)
     assert [record.image.stem for record in found.records] == ["0", "1", "4"]
     assert "patients not" in found.notes[0][1]
 

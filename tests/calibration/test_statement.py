@@ -10,7 +10,7 @@ from outcomes_drawn import drawn, outcome
 from ultrarefiner.calibration.promise import Promise
 from ultrarefiner.calibration.rule import Calibration, calibrate_rule
 from ultrarefiner.calibration.statement import refusal, state
-from ultrarefiner.refine.acceptance import CONFORMAL, MASKS, NETWORK
+from ultrarefiner.refine.acceptance import CONFORMAL, CROSS_CONFORMAL, MASKS, NETWORK
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_in_expectation(found: Calibration) -> None:
 
 
 def test_across_folds(found: Calibration) -> None:
-    words = state(replace(found.rule, method=CONFORMAL), is_cross=True)
+    words = state(replace(found.rule, method=CROSS_CONFORMAL))
     assert words.startswith("To be expected, not guaranteed")
     assert "nothing sure of this one" in words
 
@@ -49,6 +49,15 @@ def test_of_given_masks(found: Calibration) -> None:
     words = state(replace(found.rule, source=MASKS))
     assert "the given coarse masks" in words
     assert "nobody can check" in words
+
+
+def test_what_could_not_be_checked(found: Calibration) -> None:
+    plain = state(found.rule)
+    assert "only images" not in plain
+    assert "Images without" not in plain
+    words = state(found.rule, num_without_patient=7, only_images=True)
+    assert "Images without a patient (7) counted as patients of their own: not true if" in words
+    assert "only images could be compared, and it holds only if none of these patients" in words
 
 
 def test_why_there_is_no_rule() -> None:
@@ -60,6 +69,7 @@ def test_why_there_is_no_rule() -> None:
     assert "80 patients' images 100.0% are made worse by more than 0.02 DSC" in words
     assert "5.0% may be" in words
     assert "Train the refiner on masks like these" in words
+    assert "more alpha or delta on other patients." in words
     seldom = [replace(item, dsc_refined=0.3) if n in (0, 40) else item
               for n, item in enumerate(harmless)]  # fmt: skip
     found = calibrate_rule(harmless[:9], seldom, Promise(), source=NETWORK, binding="0")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import Command, read_rows
 from PIL import Image
 
 from ultrarefiner.coarse.pretrained import PRETRAINED
+from ultrarefiner.precision import bf16_is_fast
 from ultrarefiner.refine.acceptance import SIGNS, AcceptanceRule
 from ultrarefiner.refine.checkpoint import add_rule, load_refiner
 
@@ -34,6 +37,7 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         binding=load_refiner("nano").binding,
         num_images=2,
         num_patients=2,
+        bf16=bf16_is_fast(torch.device("cpu")),
     )
     path = tmp_path_factory.mktemp("checkpoint") / "calibrated.safetensors"
     path.write_bytes(add_rule(NANO, rule))
@@ -69,6 +73,8 @@ def test_predict_keeps_what_the_rule_does_not_trust(
     assert np.array_equal(_mask(out / "masks"), _mask(out / "coarse"))
     flipped = command("predict", *arguments, "--flips")
     assert "note: acceptance rule: calibrated without --flips" in flipped.err
+    ((name, note),) = json.loads((out / "run.json").read_text(encoding="utf-8"))["notes"]
+    assert (name, note.partition(":")[0]) == ("acceptance rule", "calibrated without --flips")
 
 
 def test_refine_says_that_the_masks_are_others(
@@ -88,6 +94,27 @@ def test_refine_says_that_the_masks_are_others(
     assert "1 mask refined, 0 kept as given" in free.out
     assert read_rows(out)[FIRST]["score"] == ""
     assert not np.array_equal(_mask(out / "masks"), _mask(coarse))
+
+
+@pytest.mark.parametrize("name", ["predict", "refine"])
+def test_a_folder_with_a_calibrated_checkpoint_is_remarked_on(
+    name: str, calibrated: Path, images: Path, phantoms: Path, tmp_path: Path, command: Command
+) -> None:
+    folder, coarse = tmp_path / "run", tmp_path / "coarse"
+    for made in (folder, coarse):
+        made.mkdir()
+    shutil.copy(NANO, folder / "joint.safetensors")
+    shutil.copy(calibrated, folder)
+    shutil.copy(phantoms / "coarse" / f"{FIRST}.png", coarse)
+    given = ("--coarse", coarse) if name == "refine" else ()
+    arguments = ("--checkpoint", folder, "--images", images, *given, "--out", tmp_path / "out")
+    done = command(name, *arguments, "--device", "cpu")
+    assert done.code == 0
+    remark = f"note: {folder}: used without an acceptance rule; --checkpoint {folder / 'cal'}"
+    assert remark in done.err
+    other = command(name, *arguments, "--foundation", "medsam")
+    assert other.code == 2
+    assert "the one that it was trained with: lite-medsam, found medsam" in other.err
 
 
 def test_a_changed_checkpoint_is_refused(

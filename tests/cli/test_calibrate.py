@@ -23,7 +23,7 @@ from ultrarefiner.data.folds import assign_folds
 from ultrarefiner.data.manifest import Record, read_manifest, write_manifest
 from ultrarefiner.data.phantom import PhantomConfig, write_phantoms
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.refine.acceptance import CONFORMAL, SIGNS
+from ultrarefiner.refine.acceptance import CONFORMAL, CROSS_CONFORMAL, SIGNS
 from ultrarefiner.refine.checkpoint import add_rule, load_refiner
 from ultrarefiner.training.lineage import card_digests
 from ultrarefiner.weights import file_sha256
@@ -201,7 +201,61 @@ def test_given_masks_by_conformal_risk_control(
     rule = load_refiner(out).rule
     assert rule is not None
     assert (rule.source, rule.method) == ("masks", CONFORMAL)
-    assert len(json.loads((tmp_path / "calibration.json").read_text())["cases"]) == 4
+    content = json.loads((tmp_path / "calibration.json").read_text())
+    assert len(content["cases"]) == 4
+    ((name, reason),) = content["failures"]
+    assert Path(name).name == gone.name
+    assert "no coarse mask of" in reason
+
+
+def test_masks_of_other_names_are_refused_before_the_work(
+    phantoms: Path, command: Command, tmp_path: Path
+) -> None:
+    for index, path in enumerate(sorted((phantoms / "coarse").iterdir())):
+        shutil.copy(path, tmp_path / f"other-{index}.png")
+    given = ("--coarse", tmp_path, "--out", tmp_path / "o.safetensors")
+    outcome = command(*calibrate("nano", phantoms, *EASY, *given))
+    assert outcome.code == 2
+    assert f"no coarse mask in {tmp_path} belongs to an image" in outcome.err
+    assert "found other-0.png, other-1.png" in outcome.err
+
+
+def test_what_cannot_be_known_is_said_and_recorded(
+    phantoms: Path, command: Command, tmp_path: Path
+) -> None:
+    """A card and a manifest without patients, one truth that is gone, and an earlier record."""
+    path = knowing([], tmp_path / "run" / "joint.safetensors")
+    with safe_open(path, framework="pt") as stream:
+        header = json.loads(stream.metadata()["ultrarefiner"])
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    header["card"] |= {"image_digests": ["0"], "patient_digests": []}
+    save_file(state, path, metadata={"ultrarefiner": json.dumps(header)})
+    records = [
+        replace(record, patient="", mask=record.mask if index else tmp_path / "gone.png")
+        for index, record in enumerate(read_manifest(phantoms / "manifest.csv"))
+    ]
+    write_manifest(tmp_path / "manifest.csv", records)
+    refused = command(*calibrate(path.parent, tmp_path, *EASY))
+    assert refused.code == 3
+    assert "--trust-patients" in refused.err
+    (path.parent / "calibration.json").write_text("{}")
+    more = ("--trust-patients", "--delta", "0.9")
+    outcome = command(*calibrate(path.parent, tmp_path, *EASY, *more))
+    assert outcome.code == 1
+    content = json.loads((path.parent / "calibration.json").read_text())
+    notes = {Path(name).name: note for name, note in content["notes"]}
+    assert "patients not" in notes["run"]
+    assert notes["column 'patient'"].startswith("empty for 4 of 4 images")
+    assert "that of an earlier calibration is replaced" in notes["calibration.json"]
+    for words in (*notes.values(), "gone.png"):
+        assert words in outcome.err
+    assert "only images could be compared" in content["statement"]
+    assert "Images without a patient (4) counted" in outcome.out
+    ((name, reason),) = content["failures"]
+    assert Path(name) == records[0].image
+    assert "gone.png" in reason
+    story = load_refiner(path.parent / "calibrated.safetensors").card["calibration"]
+    assert story.items() >= card_digests(records[1:]).items()
 
 
 def test_across_the_folds(phantoms: Path, command: Command, tmp_path: Path) -> None:
@@ -220,7 +274,7 @@ def test_across_the_folds(phantoms: Path, command: Command, tmp_path: Path) -> N
         assert f"see {folder / 'calibrated.safetensors'}" in outcome.out
         rule = load_refiner(folder / "calibrated.safetensors").rule
         assert rule is not None
-        assert (rule.method, rule.num_patients) == (CONFORMAL, 5)
+        assert (rule.method, rule.num_patients) == (CROSS_CONFORMAL, 5)
         cases = json.loads((folder / "calibration.json").read_text())["cases"]
         assert {case["image"]: case["fold"] for case in cases} == {
             record.image.stem: record.fold for record in records
@@ -249,6 +303,7 @@ def test_across_the_folds(phantoms: Path, command: Command, tmp_path: Path) -> N
         (("--cross",), "fold-1, fold-2"),
         (("--refiner.softening.width", "0.2", "--out", "{o}"), "stored in it"),
         ((*EASY, "--coarse", "no", "--out", "{o}"), "cannot list no"),
+        (("--foundation", "medsam", "--out", "{o}"), "trained with: lite-medsam"),
     ],
 )
 def test_bad_requests_of_a_calibration(

@@ -121,6 +121,24 @@ def test_one_setting_makes_it_void(path: Path) -> None:
     assert load_refiner(path).rule is None
 
 
+@pytest.mark.parametrize("changes", [{"signs_version": 0}, {}], ids=["another", "none"])
+def test_other_signs_make_it_void(path: Path, changes: dict[str, int]) -> None:
+    header, state = _parts(path)
+    assert isinstance(header["rule"], dict)
+    del header["rule"]["signs_version"]
+    header["rule"] |= changes
+    save_file(state, path, metadata={"ultrarefiner": json.dumps(header)})
+    with pytest.raises(WeightsError, match=r"is void: expected signs as .*Calibrate again"):
+        load_refiner(path)
+
+
+def test_it_brings_its_foundation_model_along(nano: RefinerCheckpoint) -> None:
+    nano.check_foundation(None)
+    nano.check_foundation("lite-medsam")
+    with pytest.raises(ConfigError, match=r"of checkpoint nano: .*lite-medsam, found medsam"):
+        nano.check_foundation("medsam")
+
+
 @pytest.mark.parametrize("damage", [{"weights": {}}, {"method": "hope"}, {"alpha": None}])
 def test_a_damaged_rule_is_named(path: Path, damage: dict[str, object]) -> None:
     header, state = _parts(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,19 +97,47 @@ def test_shifted_images_are_remarked_on(rule: AcceptanceRule, tmp_path: Path) ->
 
 
 def test_masks_of_another_source_are_remarked_on(rule: AcceptanceRule) -> None:
-    assert doubts(rule, rule.scores, source=MASKS) == []
-    (note,) = doubts(rule, rule.scores, source=NETWORK)
+    assert doubts(rule, rule.scores, source=MASKS, bf16=False) == []
+    (note,) = doubts(rule, rule.scores, source=NETWORK, bf16=False)
     assert note.startswith("calibrated on given masks, used on masks of the checkpoint's own")
     network = replace(rule, source=NETWORK)
-    assert doubts(network, rule.scores, source=NETWORK) == []
-    (note,) = doubts(network, rule.scores, source=MASKS)
+    assert doubts(network, rule.scores, source=NETWORK, bf16=False) == []
+    (note,) = doubts(network, rule.scores, source=MASKS, bf16=False)
     assert note.startswith("calibrated on masks of the checkpoint's own network, used on given")
 
 
 def test_few_images_are_not_compared(rule: AcceptanceRule) -> None:
-    assert doubts(rule, [-4.0] * 7, source=MASKS) == []
-    assert len(doubts(rule, [-4.0] * 8, source=MASKS)) == 1
-    assert doubts(replace(rule, scores=rule.scores[:7]), [-4.0] * 8, source=MASKS) == []
+    assert doubts(rule, [-4.0] * 7, source=MASKS, bf16=False) == []
+    assert len(doubts(rule, [-4.0] * 8, source=MASKS, bf16=False)) == 1
+    few = replace(rule, scores=rule.scores[:7])
+    assert doubts(few, [-4.0] * 8, source=MASKS, bf16=False) == []
+
+
+def test_another_precision_is_remarked_on(rule: AcceptanceRule, tmp_path: Path) -> None:
+    """The refiner of this run computes in float32."""
+    data = _phantoms(tmp_path / "data", 1, 2)
+    result, record = _run(data, replace(rule, bf16=True), tmp_path / "out")
+    ((_, note),) = result.notes
+    assert note.startswith("calibrated in bfloat16, used in float32: scores differ a little")
+    assert record["rule"]["bf16"] is True
+    (note,) = doubts(rule, rule.scores, source=MASKS, bf16=True)
+    assert note.startswith("calibrated in float32, used in bfloat16")
+
+
+def test_an_interrupted_run_has_its_doubts_too(rule: AcceptanceRule, tmp_path: Path) -> None:
+    data, out = _phantoms(tmp_path / "data", 2, 2), tmp_path / "out"
+    refiner = Refiner(LesionFinder(64, 64), _CONFIG, device="cpu", bf16=False,
+                      rule=replace(rule, bf16=True))  # fmt: skip
+
+    def stop_after_one(batches: Iterable[Any], num: int) -> Iterator[Any]:
+        yield next(iter(batches))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refine_folder(data / "images", data / "coarse", out, refiner, track=stop_after_one)
+    notes = [note for _, note in json.loads((out / "run.json").read_text())["notes"]]
+    assert any(note.startswith("interrupted: 1 of 2") for note in notes)
+    assert any(note.startswith("calibrated in bfloat16") for note in notes)
 
 
 def test_without_a_rule_there_is_no_score(tmp_path: Path) -> None:

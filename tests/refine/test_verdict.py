@@ -105,7 +105,8 @@ def _sign(name: str, refinement: Refinement) -> float:
 
 def test_nothing_speaks_against_a_certain_mask_that_stays() -> None:
     (signs,) = measure_signs(_refinement(_map(_SQUARE), _map(_SQUARE)))
-    assert [getattr(signs, name) for name in SIGNS] == [0.0] * len(SIGNS)
+    harmless = dict.fromkeys(SIGNS, 0.0) | {"unsupported": 1.0}  # the image prefers neither
+    assert {name: getattr(signs, name) for name in SIGNS} == harmless
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,24 @@ def test_strayed_looks_behind_the_gate() -> None:
     refinement = _refinement(_map(_SQUARE), _map(_SQUARE), refined=_map(_PIXEL))
     assert _sign("strayed", refinement) == pytest.approx(1 - 1 / 4)
     assert _sign("moved", refinement) == 0
+
+
+def test_unsupported_asks_the_image() -> None:
+    """On half black, half white: flush with the edge the contrast is 1 / 0.52, across it none."""
+    image = torch.zeros(64, 64)
+    image[:, 32:] = 1
+    flush, across = torch.zeros(2, 1, 1, 64, 64)
+    flush[..., :32] = 1
+    across[..., :32, :] = 1
+    for coarse, refined, unsupported in (
+        (across, flush, 0.0),
+        (flush, across, 2.0),
+        (flush, flush, 1.0),
+        (torch.zeros_like(flush), across, 1.0),
+    ):
+        refinement = _refinement(coarse, coarse, refined=refined)
+        seen = replace(refinement, scene=scene_of(coarse, image))
+        assert _sign("unsupported", seen) == pytest.approx(unsupported, abs=1e-3)
 
 
 def test_what_the_stabiliser_refused_has_no_signs() -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from ultrarefiner.metrics import Case, evaluate_cases, evaluate_mask
-from ultrarefiner.refine.acceptance import SIGNS
+from ultrarefiner.refine.acceptance import SIGNS, SIGNS_VERSION
 from ultrarefiner.report import CaseImages, ReportCase
 
 SIDE_PX = 96
@@ -124,6 +124,8 @@ def rule_json(**changes) -> dict:
         "binding": "ab" * 32,
         "num_images": 120,
         "num_patients": 80,
+        "bf16": False,
+        "signs_version": SIGNS_VERSION,
     }
     return rule | changes
 

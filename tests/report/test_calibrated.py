@@ -11,12 +11,12 @@ from test_report import text_of
 
 from fakes.results import write_training
 from ultrarefiner.calibration.outcomes import Outcome
-from ultrarefiner.calibration.promise import Promise
+from ultrarefiner.calibration.promise import CHOICES, Promise
 from ultrarefiner.calibration.record import record_of
 from ultrarefiner.calibration.rule import calibrate_rule
 from ultrarefiner.calibration.statement import state
 from ultrarefiner.errors import InputError
-from ultrarefiner.refine.acceptance import METHODS, SIGNS, Signs
+from ultrarefiner.refine.acceptance import SIGNS, Signs
 from ultrarefiner.report.calibrated import read_calibration
 from ultrarefiner.report.run import write_report
 from ultrarefiner.report.sources import read_sources
@@ -89,7 +89,7 @@ def calibrated(method: str) -> dict:
 
 
 class TestReading:
-    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("method", CHOICES)
     def test_what_calibrate_writes(self, method):
         content = calibrated(method)
         found = read_calibration(content, name="net", path=Path("c.json"))
@@ -169,6 +169,14 @@ class TestPage:
         assert "only in the mean over calibrations" in text
         assert "tested from the strictest on" not in text
         assert "Mean change of DSC p" not in text
+
+    def test_across_folds_nothing_is_promised(self, tmp_path):
+        rule = rule_json(method="cross-conformal")
+        text = text_of(page_of(tmp_path, write_calibration(tmp_path / "net", rule=rule)))
+        assert "all folds together" in text
+        assert "an estimate, without a guarantee" in text
+        assert "only in the mean over calibrations" not in text
+        assert "tested from the strictest on" not in text
 
     def test_where_it_comes_from(self, tmp_path):
         text = text_of(page_of(tmp_path, write_calibration(tmp_path / "net")))

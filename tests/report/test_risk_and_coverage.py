@@ -136,6 +136,21 @@ class TestPage:
         aria = section.split('aria-label="Line chart, ')[1].split('"')[0]
         assert "at the rule&#39;s threshold, 55\xa0% accepted" in aria
 
+    @pytest.mark.parametrize(
+        ("method", "words"),
+        [
+            ("learn-then-test", "with its own confidence;"),
+            ("conformal-risk-control", "holds in expectation"),
+            ("cross-conformal", "an estimate across folds"),
+        ],
+    )
+    def test_a_confidence_only_where_there_is_one(self, method, words):
+        cases = self.run()
+        html = render(cases, evaluate(cases), rule=rule(method=method))
+        section = text_of(html.split('id="selective"')[1].split("</section>")[0])
+        assert words in section
+        assert ("own confidence" in section) == (method == "learn-then-test")
+
     def test_the_whole_curve_ends_where_the_headline_does(self):
         cases = self.run()
         evaluation = evaluate(cases)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from ultrarefiner.calibration.outcomes import check_truths
-from ultrarefiner.calibration.rule import calibrate_rule
-from ultrarefiner.calibration.splitting import patients_of, split_patients
+from ultrarefiner.calibration.outcomes import Measured, check_truths, naming
+from ultrarefiner.calibration.rule import Calibration, calibrate_rule
+from ultrarefiner.calibration.splitting import (
+    num_without_patient,
+    patients_of,
+    split_patients,
+)
 from ultrarefiner.calibration.statement import refusal, state
-from ultrarefiner.calibration.storing import calibrated_file, store
-from ultrarefiner.calibration.subject import open_subject
-from ultrarefiner.calibration.task import Result, Task
+from ultrarefiner.calibration.storing import calibrated_file, replaced, store
+from ultrarefiner.calibration.subject import Subject, open_subject
+from ultrarefiner.calibration.task import Result, Task, remarks_on_patients
+from ultrarefiner.data.manifest import Record
 
 
 def calibrate(task: Task, out: Path | None = None) -> Result:
@@ -22,12 +28,15 @@ def calibrate(task: Task, out: Path | None = None) -> Result:
     Args:
         task: what to calibrate, on what.
         out: the checkpoint to write; ``calibrated.safetensors`` beside that of the run for
-            ``None``. What is there already is not touched.
+            ``None``. One that is there already is replaced, and so is its record; the result
+            remarks on it.
 
     Raises:
-        InputError: images have no truth, or there are too few patients.
-        LeakError: the network knows some of the patients.
-        ConfigError: ``out`` is no name for it.
+        InputError: images have no truth, no coarse mask belongs to one, or there are too few
+            patients.
+        LeakError: the network knows some of the patients, or does not tell whom it knows.
+        ConfigError: ``out`` is no name for it, or other settings or another foundation model are
+            asked for than a trained refiner has.
         WeightsError: no such checkpoint.
         OutputError: it cannot be written.
     """
@@ -40,23 +49,45 @@ def calibrate(task: Task, out: Path | None = None) -> Result:
         )
         promise.check_patients(len(set(patients_of(chosen))))
         measured = task.measure(subject, spare.records)
-        to_learn = set(patients_of(learned))
-        calibration = calibrate_rule(
+        calibration = _learn(measured, learned, task=task, subject=subject)
+        kept = not calibration.trusts_nothing
+        if kept:
+            statement = state(
+                calibration.rule,
+                num_without_patient=num_without_patient(measured.records),
+                only_images=spare.only_images,
+            )
+        else:
+            statement = refusal(calibration)
+        result = Result(
+            calibration=calibration,
+            checkpoints=(out,) if kept else (),
+            statement=statement,
+            num_left_out=spare.num_left_out,
+            failures=(*spare.failures, *measured.failures),
+            notes=(
+                *spare.notes,
+                *measured.notes,
+                *remarks_on_patients(measured.records),
+                *(replaced(out) if kept else ()),
+            ),
+        )
+        if kept:
+            store(out, subject, calibration, result=result, task=task, records=measured.records)
+    return result
+
+
+def _learn(
+    measured: Measured, learned: Sequence[Record], *, task: Task, subject: Subject
+) -> Calibration:
+    """Return the rule that some patients give the score of, and the others the threshold."""
+    to_learn = set(patients_of(learned))
+    with naming(measured.failures):
+        return calibrate_rule(
             [outcome for outcome in measured.outcomes if outcome.patient in to_learn],
             [outcome for outcome in measured.outcomes if outcome.patient not in to_learn],
-            promise,
+            task.promise,
             source=task.source,
             binding=subject.checkpoint.binding,
+            bf16=measured.bf16,
         )
-        kept = not calibration.trusts_nothing
-        statement = state(calibration.rule) if kept else refusal(calibration)
-        if kept:
-            store(out, subject, calibration, statement=statement, task=task, records=spare.records)
-    return Result(
-        calibration=calibration,
-        checkpoints=(out,) if kept else (),
-        statement=statement,
-        num_left_out=spare.num_left_out,
-        failures=(*spare.failures, *measured.failures),
-        notes=(*spare.notes, *measured.notes),
-    )

@@ -14,18 +14,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ultrarefiner.calibration.outcomes import Measured, check_truths
+from ultrarefiner.calibration.outcomes import Measured, check_truths, naming
 from ultrarefiner.calibration.rule import Calibration, Scored, conclude, learn_rule
 from ultrarefiner.calibration.spare import Spare
-from ultrarefiner.calibration.splitting import patients_of
+from ultrarefiner.calibration.splitting import num_without_patient, patients_of
 from ultrarefiner.calibration.statement import refusal, state
-from ultrarefiner.calibration.storing import calibrated_file, store
+from ultrarefiner.calibration.storing import calibrated_file, replaced, store
 from ultrarefiner.calibration.subject import Subject, open_subject
-from ultrarefiner.calibration.task import Result, Task
+from ultrarefiner.calibration.task import Result, Task, remarks_on_patients
 from ultrarefiner.calibration.threshold import candidate_thresholds
 from ultrarefiner.data.folds import outer_split
 from ultrarefiner.errors import ConfigError, InputError
-from ultrarefiner.refine.acceptance import AcceptanceRule
+from ultrarefiner.refine.acceptance import CROSS_CONFORMAL, AcceptanceRule
 
 _PREFIX = "fold-"
 
@@ -66,23 +66,39 @@ def calibrate_across(task: Task) -> Result:
     folders = _folders(Path(task.run))
     with ExitStack() as stack:
         folds = _measure(task, folders, stack)
-        calibrations = _calibrate(folds, task)
+        parts = [part for fold in folds.values() for part in (fold.spare, fold.measured)]
+        failures = tuple(failure for part in parts for failure in part.failures)
+        with naming(failures):
+            calibrations = _calibrate(folds, task)
         first = next(iter(calibrations.values()))
         kept = not first.trusts_nothing
-        statement = state(first.rule, is_cross=True) if kept else refusal(first)
         checkpoints = {name: calibrated_file(str(folders[name])) for name in folds if kept}
-        records = [record for fold in folds.values() for record in fold.spare.records]
+        records = [record for fold in folds.values() for record in fold.measured.records]
+        result = Result(
+            calibration=first,
+            checkpoints=tuple(checkpoints.values()),
+            statement=_state(first.rule, folds) if kept else refusal(first),
+            num_left_out=sum(fold.spare.num_left_out for fold in folds.values()),
+            failures=failures,
+            notes=(
+                *(note for part in parts for note in part.notes),
+                *remarks_on_patients(records),
+                *(note for out in checkpoints.values() for note in replaced(out)),
+            ),
+        )
         for name, out in checkpoints.items():
             subject, found = folds[name].subject, calibrations[name]
-            store(out, subject, found, statement=statement, task=task, records=records)
-    parts = [part for fold in folds.values() for part in (fold.spare, fold.measured)]
-    return Result(
-        calibration=first,
-        checkpoints=tuple(checkpoints.values()),
-        statement=statement,
-        num_left_out=sum(fold.spare.num_left_out for fold in folds.values()),
-        failures=tuple(failure for part in parts for failure in part.failures),
-        notes=tuple(note for part in parts for note in part.notes),
+            store(out, subject, found, result=result, task=task, records=records)
+    return result
+
+
+def _state(rule: AcceptanceRule, folds: Mapping[str, _Fold]) -> str:
+    """Return what the rules of all folds have in common, in words."""
+    records = [record for fold in folds.values() for record in fold.measured.records]
+    return state(
+        rule,
+        num_without_patient=num_without_patient(records),
+        only_images=any(fold.spare.only_images for fold in folds.values()),
     )
 
 
@@ -141,10 +157,12 @@ def _rule(name: str, folds: Mapping[str, _Fold], task: Task) -> AcceptanceRule:
     The scores of all folds have one scale: of the images that refinement changes the mean is -1.
     """
     others = [fold.measured.outcomes for other, fold in folds.items() if other != name]
-    return learn_rule(
+    learned = learn_rule(
         [outcome for outcomes in others for outcome in outcomes],
         folds[name].measured.outcomes,
         task.promise,
         source=task.source,
         binding=folds[name].subject.checkpoint.binding,
+        bf16=folds[name].measured.bf16,
     )
+    return replace(learned, method=CROSS_CONFORMAL)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,8 @@ from ultrarefiner.refine.acceptance import Signs
 from ultrarefiner.refine.folder import CoarseFiles
 from ultrarefiner.refine.predictor import RefinedImage, Refiner
 from ultrarefiner.shapes import GreyImage, Mask
+
+_NUM_SHOWN = 3
 
 Track = Callable[[Iterable[Record], int], Iterable[Record]]
 
@@ -63,11 +66,15 @@ class Measured:
 
     Attributes:
         outcomes: of all that could be read, in the order of the records.
+        records: of these images.
+        bf16: whether they were refined in bfloat16.
         failures: file and reason of the rest.
         notes: file and remark of what was understood with a caveat.
     """
 
     outcomes: tuple[Outcome, ...]
+    records: tuple[Record, ...]
+    bf16: bool
     failures: tuple[tuple[str, str], ...]
     notes: tuple[tuple[str, str], ...]
 
@@ -108,12 +115,18 @@ class GivenMasks:
         label: value of the lesion in label maps.
 
     Raises:
-        InputError: the folder is missing or holds no image.
+        InputError: the folder is missing, or holds no file named like one of the images.
     """
 
     def __init__(self, folder: Path, records: Sequence[Record], *, label: int | None = None):
         self.folder = folder
         pairing = pair_files([record.image for record in records], find_images(folder))
+        if not pairing.pairs:
+            raise InputError(
+                f"no coarse mask in {folder} belongs to an image",
+                expected=f"files named like the images, such as {records[0].image.name}",
+                found=", ".join(path.name for path in find_images(folder)[:3]),
+            )
         self._pairs: dict[Path, Pair] = {pair.image: pair for pair in pairing.pairs}
         self._files = CoarseFiles(label)
 
@@ -153,7 +166,7 @@ def measure_outcomes(
     """
     patients = dict(zip((record.image for record in records), patients_of(records), strict=True))
     stems = [split_name(record.image)[0] for record in records]
-    outcomes, failures, notes = [], [], []
+    outcomes, used, failures, notes = [], [], [], []
     for record in track(records, len(records)):
         stem = split_name(record.image)[0]
         try:
@@ -168,7 +181,38 @@ def measure_outcomes(
         notes += [*remarks, *((str(record.image), note) for note in given.notes)]
         result = refiner(image, given.values, is_hard=given.is_hard)
         outcomes.append(_outcome(stem, patients[record.image], result, truth))
-    return Measured(outcomes=tuple(outcomes), failures=tuple(failures), notes=tuple(notes))
+        used.append(record)
+    return Measured(
+        outcomes=tuple(outcomes),
+        records=tuple(used),
+        bf16=refiner.bf16,
+        failures=tuple(failures),
+        notes=tuple(notes),
+    )
+
+
+@contextmanager
+def naming(failures: Sequence[tuple[str, str]]) -> Iterator[None]:
+    """Where too few images are left, also name the first of those that were passed over.
+
+    Args:
+        failures: file and reason of each.
+
+    Raises:
+        InputError: as inside, with them in its words.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not failures:
+            raise
+        shown = "; ".join(f"{name}: {reason}" for name, reason in failures[:_NUM_SHOWN])
+        raise InputError(
+            error.what,
+            expected=error.expected,
+            found=f"{error.found or 'none'}, {len(failures)} passed over ({shown})",
+            fix=error.fix,
+        ) from error
 
 
 def check_truths(records: Sequence[Record]) -> None:

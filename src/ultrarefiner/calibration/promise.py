@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass
 
 from ultrarefiner.errors import ConfigError, InputError
-from ultrarefiner.refine.acceptance import CONFORMAL, LEARN_THEN_TEST, METHODS
+from ultrarefiner.refine.acceptance import CONFORMAL, LEARN_THEN_TEST
+from ultrarefiner.statistics import binomial_p_value
+
+CHOICES = (LEARN_THEN_TEST, CONFORMAL)
+"""Methods that can be asked for; what ``--cross`` makes of the latter is no promise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class Promise:
     delta: float = 0.02
     eta: float = 0.05
     method: str = LEARN_THEN_TEST
-    learn_share: float = 0.4
+    learn_share: float = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -39,8 +43,8 @@ class Promise:
                 )
         if not 0 <= self.delta < 1:
             raise ConfigError("delta", expected="a DSC in [0, 1)", found=f"{self.delta}")
-        if self.method not in METHODS:
-            raise ConfigError("method", expected=" or ".join(METHODS), found=repr(self.method))
+        if self.method not in CHOICES:
+            raise ConfigError("method", expected=" or ".join(CHOICES), found=repr(self.method))
 
     @property
     def is_expected_only(self) -> bool:
@@ -61,8 +65,18 @@ class Promise:
             19
         """
         if self.is_expected_only:
-            return _ceil(1 / self.alpha - 1)
-        return _ceil(math.log(self.eta) / math.log1p(-self.alpha))
+            guess = 1 / self.alpha - 1
+        else:
+            guess = math.log(self.eta) / math.log1p(-self.alpha)
+        num = max(1, math.floor(guess))
+        while not self._passes_without_loss(num):  # as the test is computed, rounding and all
+            num += 1
+        return num
+
+    def _passes_without_loss(self, num: int) -> bool:
+        if self.is_expected_only:
+            return 1 / (num + 1) <= self.alpha
+        return binomial_p_value(0, num, self.alpha) <= self.eta
 
     def check_patients(self, num: int, *, learn_share: float | None = None) -> None:
         """Make sure that there are enough patients to choose a threshold on.
@@ -89,8 +103,3 @@ class Promise:
             fix=f"Give more patients, or ask for {ways}: of {num}, even without a single harmed "
             "image, nothing follows.",
         )
-
-
-def _ceil(value: float) -> int:
-    """Return the least whole number at or above a value, of at least 1, whatever was rounded."""
-    return max(1, math.ceil(value - 1e-9))

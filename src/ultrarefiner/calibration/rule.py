@@ -76,6 +76,7 @@ def learn_rule(
     *,
     source: str,
     binding: str,
+    bf16: bool = False,
 ) -> AcceptanceRule:
     """Return a rule that has learned its score, but trusts nothing yet.
 
@@ -85,6 +86,7 @@ def learn_rule(
         promise: what is to be kept.
         source: of the coarse masks, ``network`` or ``masks``.
         binding: sha256 of the checkpoint that the outcomes are of.
+        bf16: whether they are of refining in bfloat16.
 
     Raises:
         InputError: one of both is empty.
@@ -104,6 +106,7 @@ def learn_rule(
         binding=binding,
         num_images=len(chosen),
         num_patients=len({outcome.patient for outcome in chosen}),
+        bf16=bf16,
     )
     return replace(blank, scores=tuple(sorted(blank.score(item.signs) for item in chosen)))
 
@@ -115,13 +118,14 @@ def calibrate_rule(
     *,
     source: str,
     binding: str,
+    bf16: bool = False,
 ) -> Calibration:
     """Learn a score on some patients and choose its threshold on others; see :func:`learn_rule`.
 
     Raises:
         InputError: there are too few patients.
     """
-    rule = learn_rule(learned, chosen, promise, source=source, binding=binding)
+    rule = learn_rule(learned, chosen, promise, source=source, binding=binding, bf16=bf16)
     cases = [
         Scored(outcome=outcome, score=rule.score(outcome.signs), split=split)
         for split, outcomes in (("A", learned), ("B", chosen))

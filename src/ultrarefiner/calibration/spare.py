@@ -26,12 +26,15 @@ class Spare:
         num_left_out: images of patients that it knows.
         failures: file and reason of those that cannot be read.
         notes: name and remark of what could not be checked.
+        only_images: whether the network's card lists no patients, so that images were compared
+            alone.
     """
 
     records: tuple[Record, ...]
     num_left_out: int = 0
     failures: tuple[tuple[str, str], ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
+    only_images: bool = False
 
 
 def readable(records: Sequence[Record]) -> Spare:
@@ -48,7 +51,12 @@ def readable(records: Sequence[Record]) -> Spare:
 
 
 def spare_records(
-    records: Sequence[Record], card: Mapping[str, Any], *, name: str, leave_out_seen: bool = False
+    records: Sequence[Record],
+    card: Mapping[str, Any],
+    *,
+    name: str,
+    leave_out_seen: bool = False,
+    trust_patients: bool = False,
 ) -> Spare:
     """Return the images of patients that a network was neither trained nor chosen on.
 
@@ -58,6 +66,8 @@ def spare_records(
         name: of the network, for messages.
         leave_out_seen: pass over the patients that it knows, with all their images, where they
             would otherwise be refused.
+        trust_patients: believe that it knows none of the patients where its card lists images
+            alone.
 
     Raises:
         LeakError: it knows some of the patients (all of them, if these may be left out), or does
@@ -82,9 +92,21 @@ def spare_records(
         raise LeakError(
             error.what, expected=error.expected, found=error.found, fix=ways + _CROSS
         ) from error
+    only_images = not card.get("patient_digests")
+    if only_images and not trust_patients:
+        raise LeakError(
+            f"it is unknown which patients {name} was trained on",
+            expected="a card with the digests of its patients",
+            found="those of its images alone, so that other images of its patients cannot be told",
+            fix="Train it with this version and a manifest that names patients, or, if you know "
+            "that it has seen none of these, say --trust-patients.",
+        )
+    if only_images:
+        notes = ((name, "its card lists no patients: images were compared, patients not"),)
     return Spare(
         records=left,
         num_left_out=len(there.records) - len(left),
         failures=there.failures,
         notes=notes,
+        only_images=only_images,
     )

@@ -30,6 +30,18 @@ def patients_of(records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def num_without_patient(records: Sequence[Record]) -> int:
+    """Return how many images have no patient, and share no scene with one that has.
+
+    Example:
+        >>> from pathlib import Path
+        >>> num_without_patient([Record(image=Path("1.png"), patient="a"), Record(image=Path("2"))])
+        1
+    """
+    groups = groups_of(records)
+    return sum(len(group) for group in groups if not any(records[i].patient for i in group))
+
+
 def split_patients(
     records: Sequence[Record], *, learn_share: float, seed: int
 ) -> tuple[tuple[Record, ...], tuple[Record, ...]]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from ultrarefiner.calibration.rule import Calibration
 from ultrarefiner.calibration.threshold import Delivery, Tried
-from ultrarefiner.refine.acceptance import LEARN_THEN_TEST, MASKS, AcceptanceRule
+from ultrarefiner.refine.acceptance import (
+    CROSS_CONFORMAL,
+    LEARN_THEN_TEST,
+    MASKS,
+    AcceptanceRule,
+)
 
 _LIMITS = (
     "This holds for these weights and settings alone, and for images of patients, devices and "
@@ -22,18 +27,32 @@ _CROSS = (
 )
 
 
-def state(rule: AcceptanceRule, *, is_cross: bool = False) -> str:
+_ONLY_IMAGES = (
+    "Which patients the network was trained on is not known: only images could be compared, and it "
+    "holds only if none of these patients was among them."
+)
+
+
+def state(rule: AcceptanceRule, *, num_without_patient: int = 0, only_images: bool = False) -> str:
     """Return the statement that a rule comes with.
 
     Args:
         rule: what was calibrated.
-        is_cross: whether its patients were held out from one of several networks each.
+        num_without_patient: images that the manifest names no patient of.
+        only_images: whether the network's card lists no patients.
     """
-    sentences = [_head(rule, is_cross)]
-    if is_cross:
+    sentences = [_head(rule)]
+    if rule.method == CROSS_CONFORMAL:
         sentences.append(_CROSS)
     if rule.source == MASKS:
         sentences.append(_GIVEN)
+    if num_without_patient:
+        sentences.append(
+            f"Images without a patient ({num_without_patient}) counted as patients of their own: "
+            "not true if one person has several."
+        )
+    if only_images:
+        sentences.append(_ONLY_IMAGES)
     return " ".join([*sentences, _LIMITS])
 
 
@@ -47,11 +66,15 @@ def refusal(calibration: Calibration) -> str:
         f"and {_per_cent(beyond)} where only {beyond.coverage:.1%} are; {rule.alpha:.1%} may be"
     )
     if beyond.harmed_share > rule.alpha:
-        return f"{words}. Train the refiner on masks like these, or ask for more alpha or delta."
-    return f"{words}, but that takes more patients to show. Give more, or ask for more alpha."
+        return (
+            f"{words}. Train the refiner on masks like these, or ask for more alpha or delta on "
+            "other patients."
+        )
+    words = f"{words}, but that takes more patients to show"
+    return f"{words}. Give more, or ask for more alpha on other patients."
 
 
-def _head(rule: AcceptanceRule, is_cross: bool) -> str:
+def _head(rule: AcceptanceRule) -> str:
     """Return the guarantee itself."""
     patients = f"{rule.num_patients} patients with {rule.num_images} images"
     whose = "the given" if rule.source == MASKS else "the network's own"
@@ -59,7 +82,7 @@ def _head(rule: AcceptanceRule, is_cross: bool) -> str:
         f"at most {rule.alpha:.3g} of a patient's images, averaged over patients, are made worse "
         f"than {whose} coarse masks by more than {rule.delta:g} DSC"
     )
-    if is_cross:
+    if rule.method == CROSS_CONFORMAL:
         return f"To be expected, not guaranteed, by cross-validation on {patients}: {bound}."
     if rule.method == LEARN_THEN_TEST:
         return f"With confidence {1 - rule.eta:.3g} over the draw of {patients}, {bound}."

@@ -10,10 +10,10 @@ from typing import Any
 from ultrarefiner.calibration.record import record_of
 from ultrarefiner.calibration.rule import Calibration
 from ultrarefiner.calibration.subject import Subject
-from ultrarefiner.calibration.task import Task
+from ultrarefiner.calibration.task import Result, Task
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.writers import atomic_path, write_json
-from ultrarefiner.errors import ConfigError
+from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.refine.checkpoint import JOINT, REFINER, add_rule
 from ultrarefiner.training.lineage import card_digests, content_fingerprint
 
@@ -53,16 +53,26 @@ def calibrated_file(run: str, out: Path | None = None) -> Path:
     return out
 
 
+def replaced(out: Path) -> tuple[tuple[str, str], ...]:
+    """Return a remark on the record of an earlier calibration that this one would replace."""
+    path = out.with_name(RECORD)
+    remark = (
+        "that of an earlier calibration is replaced; whoever calibrates several times on the same "
+        "patients and chooses has no confidence left"
+    )
+    return ((str(path), remark),) if path.exists() else ()
+
+
 def store(
     out: Path,
     subject: Subject,
     calibration: Calibration,
     *,
-    statement: str,
+    result: Result,
     task: Task,
     records: Sequence[Record],
 ) -> None:
-    """Write the checkpoint with the rule, and the record of the calibration.
+    """Write the checkpoint with the rule, then the record of the calibration.
 
     The card keeps the story of the network, and says in digests on whom it was calibrated.
 
@@ -70,22 +80,32 @@ def store(
         out: the checkpoint to write.
         subject: the refiner without the rule.
         calibration: the rule and what it rests on.
-        statement: what it guarantees.
+        result: what it guarantees, and what was passed over.
         task: what was asked for.
         records: images that it was calibrated on.
 
     Raises:
+        InputError: an image or mask is no longer there.
         OutputError: a file cannot be written.
     """
-    about = {"statement": statement, "command": task.command, "seed": task.promise.seed}
+    about = {"statement": result.statement, "command": task.command, "seed": task.promise.seed}
     card = {**subject.checkpoint.card, "calibration": about | card_digests(records)}
     content = add_rule(subject.file, calibration.rule, card=card)
     record: Mapping[str, Any] = record_of(calibration) | about
     provenance = {
         "checkpoint": out.name,
         "checkpoint_sha256": hashlib.sha256(content).hexdigest(),
-        "data_sha256": content_fingerprint(records),
+        "data_sha256": _fingerprint(records),
+        "failures": [list(failure) for failure in result.failures],
+        "notes": [list(note) for note in result.notes],
     }
-    write_json(out.with_name(RECORD), {**record, **provenance})
     with atomic_path(out) as temporary:
         temporary.write_bytes(content)
+    write_json(out.with_name(RECORD), {**record, **provenance})
+
+
+def _fingerprint(records: Sequence[Record]) -> str:
+    try:
+        return content_fingerprint(records)
+    except OSError as cause:
+        raise InputError(f"cannot read {cause.filename}", found=str(cause)) from cause

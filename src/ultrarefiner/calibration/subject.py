@@ -20,7 +20,7 @@ from ultrarefiner.refine.checkpoint import (
     is_refiner,
     load_refiner,
 )
-from ultrarefiner.refine.predictor import Refiner
+from ultrarefiner.refine.predictor import DEFAULT_FOUNDATION, Refiner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Subject:
 
 @contextmanager
 def open_subject(
-    name: str, *, settings: RefinerConfig | None = None, foundation: str = "lite-medsam"
+    name: str, *, settings: RefinerConfig | None = None, foundation: str | None = None
 ) -> Iterator[Subject]:
     """Give the refiner of a checkpoint of ``train``.
 
@@ -52,15 +52,18 @@ def open_subject(
     Args:
         name: of a file or folder of ``train``, or of a network that comes with the package.
         settings: of the refiner; those of a trained one are in its checkpoint.
-        foundation: name in the registry, for a refiner that is not trained.
+        foundation: name in the registry, for a refiner that is not trained; LiteMedSAM for
+            ``None``.
 
     Raises:
-        ConfigError: other settings are asked for than a trained refiner has.
+        ConfigError: other settings, or another foundation model, are asked for than a trained
+            refiner has.
         WeightsError: no such checkpoint.
     """
     settings = settings or RefinerConfig()
     if is_refiner(name):
         checkpoint = load_refiner(name)
+        checkpoint.check_foundation(foundation)
         if settings not in (checkpoint.config, RefinerConfig()):
             raise ConfigError(
                 f"settings of {name}",
@@ -72,7 +75,7 @@ def open_subject(
         return
     with TemporaryDirectory(prefix="ultrarefiner-") as folder:
         file = Path(folder) / REFINER
-        file.write_bytes(_with_untrained_refiner(name, settings, foundation))
+        file.write_bytes(_with_untrained_refiner(name, settings, foundation or DEFAULT_FOUNDATION))
         yield Subject(name=name, file=file, checkpoint=load_refiner(file), is_trained=False)
 
 

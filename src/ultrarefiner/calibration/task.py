@@ -17,6 +17,7 @@ from ultrarefiner.calibration.outcomes import (
 from ultrarefiner.calibration.promise import Promise
 from ultrarefiner.calibration.rule import Calibration
 from ultrarefiner.calibration.spare import Spare, readable, spare_records
+from ultrarefiner.calibration.splitting import num_without_patient
 from ultrarefiner.calibration.subject import Subject
 from ultrarefiner.coarse import CoarsePredictor
 from ultrarefiner.data.manifest import Record
@@ -37,8 +38,9 @@ class Task:
         label: value of the lesion in true masks that are label maps.
         coarse_label: the same in given coarse masks.
         leave_out_seen: pass over patients that the network knows.
+        trust_patients: believe that it knows none of them where its card lists images alone.
         settings: of a refiner that is not trained.
-        foundation: its model.
+        foundation: its model; ``None`` for the default.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         command: recorded.
         track: wraps the iteration over images, for a progress bar.
@@ -51,8 +53,9 @@ class Task:
     label: int | None = None
     coarse_label: int | None = None
     leave_out_seen: bool = False
+    trust_patients: bool = False
     settings: RefinerConfig = field(default_factory=RefinerConfig)
-    foundation: str = "lite-medsam"
+    foundation: str | None = None
     device: str = "auto"
     command: str = ""
     track: Track = lambda items, _: items
@@ -74,7 +77,11 @@ class Task:
         if self.coarse is not None and not subject.is_trained:
             return readable(records)
         return spare_records(
-            records, subject.checkpoint.card, name=subject.name, leave_out_seen=self.leave_out_seen
+            records,
+            subject.checkpoint.card,
+            name=subject.name,
+            leave_out_seen=self.leave_out_seen,
+            trust_patients=self.trust_patients,
         )
 
     def measure(self, subject: Subject, records: Sequence[Record]) -> Measured:
@@ -112,3 +119,10 @@ class Result:
     num_left_out: int = 0
     failures: tuple[tuple[str, str], ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
+
+
+def remarks_on_patients(records: Sequence[Record]) -> tuple[tuple[str, str], ...]:
+    """Return a remark on images without a patient, if there are any."""
+    num = num_without_patient(records)
+    remark = f"empty for {num} of {len(records)} images: each counts as a patient of its own"
+    return (("column 'patient'", remark),) if num else ()

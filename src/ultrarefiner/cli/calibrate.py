@@ -9,15 +9,16 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.calibration.calibrate import calibrate
 from ultrarefiner.calibration.cross import calibrate_across
-from ultrarefiner.calibration.promise import Promise
+from ultrarefiner.calibration.promise import CHOICES, Promise
 from ultrarefiner.calibration.task import Result, Task
 from ultrarefiner.cli.output import LEAK, counted, fail_if_any, print_problems, progress
 from ultrarefiner.cli.refine import chosen_settings
 from ultrarefiner.data.folds import outer_split
 from ultrarefiner.data.manifest import read_manifest
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.refine.acceptance import CONFORMAL, LEARN_THEN_TEST, METHODS
+from ultrarefiner.refine.acceptance import CONFORMAL, LEARN_THEN_TEST
 from ultrarefiner.refine.assembly import PRESETS, RefinerConfig
+from ultrarefiner.refine.predictor import DEFAULT_FOUNDATION
 
 
 def parser() -> ArgumentParser:
@@ -43,6 +44,11 @@ def parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--leave-out-seen", action="store_true", help="pass over patients that the network knows"
+    )
+    parser.add_argument(
+        "--trust-patients",
+        action="store_true",
+        help="the network's card lists no patients, but you know that it has seen none of these",
     )
     parser.add_argument(
         "--cross",
@@ -72,7 +78,7 @@ def _add_promise(parser: ArgumentParser) -> None:
     parser.add_argument("--eta", type=float, default=default.eta, help="1 - confidence")
     parser.add_argument(
         "--method",
-        choices=METHODS,
+        choices=CHOICES,
         default=None,
         help=f"default: {LEARN_THEN_TEST}; {CONFORMAL} bounds the expectation alone",
     )
@@ -89,7 +95,10 @@ def _add_refiner(parser: ArgumentParser) -> None:
     """Add how to refine; a trained refiner brings its settings along."""
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument(
-        "--foundation", type=str, default="lite-medsam", help="model of an untrained refiner"
+        "--foundation",
+        type=str | None,
+        default=None,
+        help=f"model of an untrained refiner; default: {DEFAULT_FOUNDATION}",
     )
     parser.add_argument(
         "--preset", choices=list(PRESETS), default=None, help="settings instead of --refiner"
@@ -119,6 +128,7 @@ def run(args: Namespace) -> int:
         label=args.label,
         coarse_label=args.coarse_label,
         leave_out_seen=args.leave_out_seen,
+        trust_patients=args.trust_patients,
         settings=chosen_settings(args),
         foundation=args.foundation,
         device=args.device,

@@ -11,7 +11,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
-from ultrarefiner.cli.refine import add_refiner_arguments, trained_refiner, untrained_refiner
+from ultrarefiner.cli.refine import (
+    add_refiner_arguments,
+    calibrated_beside,
+    trained_refiner,
+    untrained_refiner,
+)
 from ultrarefiner.coarse import CoarseCheckpoint, CoarsePredictor, load_checkpoint
 from ultrarefiner.data.folds import outer_split
 from ultrarefiner.data.manifest import Record, read_manifest
@@ -59,13 +64,15 @@ def run(args: Namespace) -> int:
     predictor = CoarsePredictor(
         [checkpoint.network for checkpoint in checkpoints], flips=args.flips, device=args.device
     )
+    notes = [*calibrated_beside(args.checkpoint), *_flips_beside_rule(args, refiner)]
+    about = {"command": args.command_line, "checkpoints": list(args.checkpoint), "notes": notes}
     result = predict_images(
         [record.image for record in records],
         args.out,
         predictor,
         refiner,
         options=args.options,
-        about={"command": args.command_line, "checkpoints": list(args.checkpoint)},
+        about=about,
         track=progress("segmenting"),
     )
     write_report([args.out], args.out / "report.html")
@@ -74,8 +81,7 @@ def run(args: Namespace) -> int:
         f"see {args.out / 'report.html'}"
     )
     print("research software, not a medical device: do not use it for diagnosis", file=sys.stderr)
-    notes = [*_seen_in_training(records, checkpoints), *_flips_beside_rule(args, refiner)]
-    print_problems("note", [*notes, *result.notes])
+    print_problems("note", [*_seen_in_training(records, checkpoints), *result.notes])
     return fail_if_any(result.failures)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from ultrarefiner.calibration.storing import CALIBRATED
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.assembly import PRESETS, RefinerConfig
 from ultrarefiner.refine.checkpoint import RefinerCheckpoint, load_refiner
 from ultrarefiner.refine.folder import refine_folder
 from ultrarefiner.refine.job import FolderOptions
-from ultrarefiner.refine.predictor import Refiner
+from ultrarefiner.refine.predictor import DEFAULT_FOUNDATION, Refiner
 from ultrarefiner.report.run import write_report
 
 
@@ -43,7 +45,10 @@ def parser() -> ArgumentParser:
 def add_refiner_arguments(parser: ArgumentParser) -> None:
     """Add what every command that refines can be told."""
     parser.add_argument(
-        "--foundation", type=str, default="lite-medsam", help="promptable model, see 'list'"
+        "--foundation",
+        type=str | None,
+        default=None,
+        help=f"promptable model, see 'list'; default: {DEFAULT_FOUNDATION} or the checkpoint's",
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--options", type=FolderOptions, default=FolderOptions())
@@ -81,22 +86,35 @@ def trained_refiner(checkpoint: RefinerCheckpoint, args: Namespace) -> Refiner:
     """Return the refiner of a checkpoint, with its acceptance rule unless that is left out.
 
     Raises:
-        ConfigError: other settings are asked for than it was trained or calibrated with.
+        ConfigError: other settings, or another foundation model, are asked for than it was trained
+            or calibrated with.
     """
+    checkpoint.check_foundation(args.foundation)
     if args.no_rule and checkpoint.rule is not None:
         print_problems("note", [(checkpoint.origin, "its acceptance rule is left out, as asked")])
         checkpoint = replace(checkpoint, rule=None)
     return checkpoint.refiner(chosen_settings(args), device=args.device)
 
 
+def calibrated_beside(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Remark on folders that are used without the calibrated checkpoint that lies in them."""
+    files = [Path(name) / CALIBRATED for name in names]
+    return [
+        (str(file.parent), f"used without an acceptance rule; --checkpoint {file} has one")
+        for file in files
+        if file.is_file()
+    ]
+
+
 def untrained_refiner(args: Namespace) -> Refiner:
     """Return the refiner around the published foundation model."""
-    return Refiner(args.foundation, chosen_settings(args), device=args.device)
+    return Refiner(args.foundation or DEFAULT_FOUNDATION, chosen_settings(args), device=args.device)
 
 
 def _refiner(args: Namespace) -> Refiner:
     if args.checkpoint is None:
         return untrained_refiner(args)
+    print_problems("note", calibrated_beside([args.checkpoint]))
     return trained_refiner(load_refiner(args.checkpoint), args)
 
 

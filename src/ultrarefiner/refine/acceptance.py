@@ -15,8 +15,9 @@ from typing import Any
 from ultrarefiner.errors import ConfigError
 
 LEARN_THEN_TEST, CONFORMAL = "learn-then-test", "conformal-risk-control"
-METHODS = (LEARN_THEN_TEST, CONFORMAL)
-"""How a threshold can be chosen."""
+CROSS_CONFORMAL = "cross-conformal"
+METHODS = (LEARN_THEN_TEST, CONFORMAL, CROSS_CONFORMAL)
+"""How a threshold can be chosen: with confidence, in expectation, or across folds, an estimate."""
 
 NETWORK, MASKS = "network", "masks"
 SOURCES = (NETWORK, MASKS)
@@ -25,7 +26,7 @@ SOURCES = (NETWORK, MASKS)
 
 @dataclass(frozen=True, kw_only=True)
 class Signs:
-    """What speaks against one refined lesion: 0 is harmless, more is worse.
+    """What speaks against one refined lesion: each at least 0, more is worse.
 
     Measured on the grid of the pipeline, on what the gate and the stabiliser would deliver, without
     the truth and without the image's size, so that a score made of them means the same anywhere.
@@ -43,6 +44,8 @@ class Signs:
         undecided: mean uncertainty of the coarse map on the coarse mask; 1 where that is empty.
         strayed: 1 - IoU of the foundation model's own mask, before the gate, with the coarse mask:
             a gate can hide how wrong it is.
+        unsupported: 1 - gain in boundary contrast of that mask over the coarse one, in [0, 2]: 1
+            where the image prefers neither outline, more where it prefers the coarse one.
     """
 
     moved: float
@@ -53,6 +56,7 @@ class Signs:
     scattered: float
     undecided: float
     strayed: float
+    unsupported: float
 
     def __post_init__(self) -> None:
         for name in SIGNS:
@@ -64,6 +68,9 @@ class Signs:
 SIGNS: tuple[str, ...] = tuple(item.name for item in fields(Signs))
 """Names of the signs, in order."""
 
+SIGNS_VERSION = 1
+"""To be raised whenever a sign, or a stage that it is measured on, changes its meaning."""
+
 COMPLAINTS = {
     "moved": "mask moved too far",
     "resized": "area changed too much",
@@ -73,6 +80,7 @@ COMPLAINTS = {
     "scattered": "foundation model's answers differ",
     "undecided": "coarse mask is undecided",
     "strayed": "foundation model's mask lies elsewhere",
+    "unsupported": "image does not support the new outline",
 }
 """What each sign says, in a user's words."""
 
@@ -98,6 +106,9 @@ class AcceptanceRule:
         binding: sha256 of the weights and settings that it was calibrated for.
         num_images: images that the threshold was chosen on.
         num_patients: their patients.
+        bf16: whether it was calibrated in bfloat16 rather than float32.
+        signs_version: :data:`SIGNS_VERSION` at the calibration; of another, its weights mean
+            nothing.
     """
 
     weights: Mapping[str, float]
@@ -111,8 +122,12 @@ class AcceptanceRule:
     binding: str
     num_images: int
     num_patients: int
+    bf16: bool = False
+    signs_version: int = SIGNS_VERSION
 
     def __post_init__(self) -> None:
+        is_current = self.signs_version == SIGNS_VERSION
+        _require(is_current, "signs_version", str(SIGNS_VERSION), self.signs_version)
         _require(set(self.weights) == set(SIGNS), "weights", ", ".join(SIGNS), self.weights)
         sizes = list(self.weights.values())
         _require(all(math.isfinite(w) and w >= 0 for w in sizes), "weights", "finite, >= 0", sizes)

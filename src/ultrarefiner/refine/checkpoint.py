@@ -26,7 +26,7 @@ from ultrarefiner.coarse import CoarseConfig, CoarseNetwork, build_coarse
 from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.errors import ConfigError, WeightsError
 from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
-from ultrarefiner.refine.acceptance import AcceptanceRule
+from ultrarefiner.refine.acceptance import SIGNS_VERSION, AcceptanceRule
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.gates import build_gate
 from ultrarefiner.refine.pipeline import RefinementPipeline
@@ -49,6 +49,7 @@ class RefinerCheckpoint:
         network: the coarse network that it was trained behind, in evaluation mode.
         foundation: the model with its changed weights, in evaluation mode.
         gate: weights of the gate, empty for one that has none.
+        foundation_name: of that model in the registry.
         config: the settings that it was trained with.
         card: its story, as plain JSON.
         origin: the name or path it was asked for by.
@@ -58,6 +59,7 @@ class RefinerCheckpoint:
 
     network: CoarseNetwork
     foundation: FoundationModel
+    foundation_name: str
     gate: Mapping[str, Tensor]
     config: RefinerConfig
     card: Mapping[str, Any]
@@ -98,6 +100,23 @@ class RefinerCheckpoint:
                 )
             free[item.name] = given
         return replace(self.config, **free)
+
+    def check_foundation(self, asked: str | None) -> None:
+        """Make sure that nobody asks for another foundation model than it brings along.
+
+        Args:
+            asked: name of a model, ``None`` if a user did not ask for one.
+
+        Raises:
+            ConfigError: it is another.
+        """
+        if asked not in (None, self.foundation_name):
+            raise ConfigError(
+                f"foundation model of checkpoint {self.origin}",
+                expected=f"the one that it was trained with: {self.foundation_name}",
+                found=str(asked),
+                fix="Leave it out.",
+            )
 
     def refiner(
         self, asked: RefinerConfig | None = None, *, device: str = "auto", bf16: bool | None = None
@@ -193,7 +212,8 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
 
     Raises:
         WeightsError: not there, damaged, not one of ours, the published weights that it changes are
-            others now, or its acceptance rule was calibrated for other weights or settings.
+            others now, or its acceptance rule was calibrated for other weights or settings, or by
+            a version that measured other signs.
     """
     path = _locate(str(name_or_path))
     if path is None:
@@ -202,6 +222,7 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
             expected=f"a .safetensors file, a folder with {JOINT} or {REFINER}, or a name",
         )
     header, state = _read(path)
+    _check_signs(header, path)
     try:
         found = _rebuild(header, state, str(name_or_path))
     except (ConfigError, KeyError, TypeError, RuntimeError) as cause:
@@ -212,11 +233,10 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
             fix="It may be of another version of UltraRefiner.",
         ) from cause
     if found.rule is not None and found.rule.binding != found.binding:
-        raise WeightsError(
-            f"the acceptance rule in {path} is void",
+        raise _void(
+            path,
             expected=f"the weights and settings of its calibration ({found.rule.binding[:12]})",
             found=f"others ({found.binding[:12]})",
-            fix="Calibrate again with 'ultrarefiner calibrate'.",
         )
     return found
 
@@ -238,6 +258,30 @@ def config_from_json(kind: type[Any], stored: Mapping[str, Any]) -> Any:
             value = config_from_json(hints[name], value)
         values[name] = tuple(value) if isinstance(value, list) else value
     return kind(**values)
+
+
+def _check_signs(header: Mapping[str, Any], path: Path) -> None:
+    """Make sure that a rule's signs mean what they meant at its calibration.
+
+    Raises:
+        WeightsError: they do not.
+    """
+    rule = header.get("rule")
+    if isinstance(rule, dict) and rule.get("signs_version") != SIGNS_VERSION:
+        raise _void(
+            path,
+            expected=f"signs as this version measures them ({SIGNS_VERSION})",
+            found=f"those of another ({rule.get('signs_version', 'none given')})",
+        )
+
+
+def _void(path: Path, *, expected: str, found: str) -> WeightsError:
+    return WeightsError(
+        f"the acceptance rule in {path} is void",
+        expected=expected,
+        found=found,
+        fix="Calibrate again with 'ultrarefiner calibrate'.",
+    )
 
 
 def _rebuild(
@@ -266,6 +310,7 @@ def _rebuild(
     return RefinerCheckpoint(
         network=network.eval(),
         foundation=foundation.eval(),
+        foundation_name=header["foundation"],
         gate=gate,
         config=config,
         card=header["card"],

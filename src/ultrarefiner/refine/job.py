@@ -142,9 +142,10 @@ class FolderJob:
         Args:
             items: what to refine.
             unusable: name and reason of files that are only reported.
-            about: recorded in ``run.json``.
+            about: recorded in ``run.json``; its ``notes``, if any, come before those of the run.
             track: wraps the iteration over batches, for a progress bar.
         """
+        self.notes += about.get("notes", ())
         size = self.options.batch_size
         batches = [items[start : start + size] for start in range(0, len(items), size)]
         try:
@@ -157,6 +158,7 @@ class FolderJob:
         except KeyboardInterrupt:
             done = f"interrupted: {len(self.cases)} of {len(items)} images were refined"
             self.notes.append((str(self.out), done))
+            self._doubt_rule()
             write_json(self.out / "run.json", self._record(about))
             raise
         self._doubt_rule()
@@ -244,7 +246,12 @@ class FolderJob:
     def _doubt_rule(self) -> None:
         """Remark where what the acceptance rule promises does not hold for these images."""
         if self.refiner.rule is not None and self.scores:
-            found = doubts(self.refiner.rule, self.scores, source=self.source.kind)
+            found = doubts(
+                self.refiner.rule,
+                self.scores,
+                source=self.source.kind,
+                bf16=self.refiner.bf16,
+            )
             self.notes += [("acceptance rule", doubt) for doubt in found]
 
     def _remove_results(self, stem: str) -> None:

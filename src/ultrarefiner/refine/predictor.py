@@ -14,7 +14,7 @@ from ultrarefiner.errors import InputError
 from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
 from ultrarefiner.ops.frames import Frames
 from ultrarefiner.ops.letterbox import Letterbox
-from ultrarefiner.precision import autocast, choose_device
+from ultrarefiner.precision import autocast, bf16_is_fast, choose_device
 from ultrarefiner.refine.acceptance import AcceptanceRule, Signs
 from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline, grid_side
 from ultrarefiner.refine.prompts import ABSENT
@@ -24,6 +24,8 @@ from ultrarefiner.refine.softening import CoarseLesions, split_lesions
 from ultrarefiner.refine.stabilization import ACCEPTED
 from ultrarefiner.refine.verdict import Acceptance
 from ultrarefiner.shapes import GreyImage, Mask, ProbMap
+
+DEFAULT_FOUNDATION = "lite-medsam"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class Refiner:
 
     def __init__(
         self,
-        foundation: str | FoundationModel = "lite-medsam",
+        foundation: str | FoundationModel = DEFAULT_FOUNDATION,
         config: RefinerConfig | None = None,
         *,
         device: str = "auto",
@@ -135,7 +137,8 @@ class Refiner:
     ):
         self.config = config or RefinerConfig()
         self.device = choose_device(device)
-        self.bf16, self.rule = bf16, rule
+        self.bf16 = bf16_is_fast(self.device) if bf16 is None else bf16
+        self.rule = rule
         if isinstance(foundation, str):
             foundation = FOUNDATION_MODELS[foundation]()
         pipeline = build_pipeline(foundation, self.config, Acceptance(rule))

@@ -13,7 +13,7 @@ DRIFT_LEVEL = 0.01
 _WORDS = {NETWORK: "masks of the checkpoint's own network", MASKS: "given masks"}
 
 
-def doubts(rule: AcceptanceRule, scores: Sequence[float], *, source: str) -> list[str]:
+def doubts(rule: AcceptanceRule, scores: Sequence[float], *, source: str, bf16: bool) -> list[str]:
     """Return why the guarantee does not hold, or may not; nothing of it if there is no sign.
 
     Args:
@@ -21,12 +21,18 @@ def doubts(rule: AcceptanceRule, scores: Sequence[float], *, source: str) -> lis
         scores: of the images, in any order.
         source: where their coarse masks come from, one of
             :data:`~ultrarefiner.refine.acceptance.SOURCES`.
+        bf16: whether they were refined in bfloat16.
     """
     found = []
     if source != rule.source:
         found.append(
             f"calibrated on {_WORDS[rule.source]}, used on {_WORDS[source]}: "
             "the guarantee does not hold for these images"
+        )
+    if bf16 != rule.bf16:
+        found.append(
+            f"calibrated in {_precision(rule.bf16)}, used in {_precision(bf16)}: scores differ a "
+            "little, and the guarantee holds only nearly"
         )
     drift = score_drift(scores, rule.scores)
     if drift.p_value < DRIFT_LEVEL:  # NaN, so never, for too few images to test
@@ -35,3 +41,7 @@ def doubts(rule: AcceptanceRule, scores: Sequence[float], *, source: str) -> lis
             "images): the guarantee may not hold for these images"
         )
     return found
+
+
+def _precision(bf16: bool) -> str:
+    return "bfloat16" if bf16 else "float32"

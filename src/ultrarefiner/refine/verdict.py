@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ultrarefiner.ops.areas import area_px
+from ultrarefiner.ops.evidence import boundary_contrast
 from ultrarefiner.ops.uncertainty import uncertainty
 from ultrarefiner.refine.acceptance import AcceptanceRule, Signs
 from ultrarefiner.refine.evidence import component_areas
@@ -103,6 +104,7 @@ def measure_signs(refinement: Refinement) -> list[Signs]:
         "scattered": _scattered(refinement.proposals.logits, refinement.selected.probs),
         "undecided": _undecided(coarse, before),
         "strayed": 1 - _iou(raw, before)[:, 0],
+        "unsupported": _unsupported(refinement),
     }
     rows = torch.stack([values.double() for values in numbers.values()], dim=-1).tolist()
     masks = after[:, 0].cpu().numpy()
@@ -138,6 +140,14 @@ def _undecided(coarse: ProbMaps, mask: Bool[Tensor, "B 1 h w"]) -> Float[Tensor,
     total = (uncertainty(coarse) * mask).sum(dim=(-3, -2, -1))
     area = area_px(mask)[:, 0]
     return torch.where(area == 0, 1.0, total / area.clamp_min(1))
+
+
+def _unsupported(refinement: Refinement) -> Float[Tensor, "B"]:
+    """Return 1 - gain in contrast of the model's own outline over the coarse one."""
+    masks = torch.cat([refinement.coarse > 0.5, refinement.refined > 0.5], dim=1).float()
+    contrasts = boundary_contrast(masks, *refinement.scene.grid_images())
+    before, after = contrasts.unbind(dim=1)
+    return (1 - (after - before)).clamp(0, 2)
 
 
 def _fragmented(mask: Bool[np.ndarray, "h w"]) -> float:

@@ -63,6 +63,7 @@ class Selective:
         delta: fall of DSC from which on an image counts as made worse.
         num_images: images with score and truth.
         num_unknown: those that the rule refused, of which nobody kept the refined mask.
+        method: how the rule's threshold was chosen; None where no rule is known.
     """
 
     figures: tuple[Figure, ...]
@@ -72,6 +73,7 @@ class Selective:
     delta: float
     num_images: int
     num_unknown: int
+    method: str | None
 
 
 def select_cases(
@@ -107,6 +109,7 @@ def select_cases(
         delta=delta,
         num_images=len(judged),
         num_unknown=len(unknown),
+        method=rule.method if rule else None,
     )
 
 
