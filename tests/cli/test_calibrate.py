@@ -73,8 +73,8 @@ def calibrated(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_what_is_said(calibrated: Run) -> None:
     assert (calibrated.outcome.code, calibrated.outcome.err) == (0, "")
     numbers, statement, see = calibrated.outcome.out.splitlines()
-    assert numbers.startswith("3 images of 3 patients: made worse ")
-    assert statement.startswith("With confidence 0.7 over the draw of 3 patients")
+    assert numbers.startswith("4 images of 4 patients: made worse ")
+    assert statement.startswith("With confidence 0.7 over the draw of 4 patients")
     assert see == f"see {calibrated.folder / 'calibrated.safetensors'}"
 
 
@@ -102,14 +102,14 @@ def test_the_record(calibrated: Run) -> None:
     assert rule is not None
     assert content["rule"] == json.loads(json.dumps(rule.to_json()))
     assert set(content["rule"]["weights"]) == set(SIGNS)
-    assert content["split"] == {"patients_a": 2, "images_a": 2, "patients_b": 3, "images_b": 3}
+    assert content["split"] == {"patients_a": 1, "images_a": 1, "patients_b": 4, "images_b": 4}
     cases = {split: [c for c in content["cases"] if c["split"] == split] for split in "AB"}
-    assert [len(found) for found in cases.values()] == [2, 3]
+    assert [len(found) for found in cases.values()] == [1, 4]
     assert sorted(case["score"] for case in cases["B"]) == list(rule.scores)
     gains = [case["dsc_refined"] - case["dsc_coarse"] for case in cases["B"]]
     accepted = [rule.accepts(case["score"]) for case in cases["B"]]
     assert content["before"]["gain"] == pytest.approx(np.mean(gains))
-    assert content["after"]["gain"] == pytest.approx(np.dot(gains, accepted) / 3)
+    assert content["after"]["gain"] == pytest.approx(np.dot(gains, accepted) / 4)
     assert content["after"]["accepted_share"] == pytest.approx(np.mean(accepted))
     curve = content["curve"]
     assert (curve[0]["threshold"], curve[-1]["threshold"]) == ("none", None)

@@ -17,7 +17,7 @@ PRETRAINED = {
         package="ultrarefiner",
         distribution="ultrarefiner",
         file="coarse/pretrained/nano.safetensors",
-        sha256="d761a3d36d7cf3697fed60fd4a71cb37c87bf7a9b8fe70ffa329409e31fa8e5d",
+        sha256="149d702a2062d4d49f4f1ad5350a0b925370cdc3036eec3ded411c3d9666aa74",
         licence="Apache-2.0; trained on phantoms",
         source="ultrarefiner train recipes/nano.yaml",
     ),
