@@ -113,7 +113,7 @@ def test_the_record(calibrated: Run) -> None:
     assert content["after"]["accepted_share"] == pytest.approx(np.mean(accepted))
     curve = content["curve"]
     assert (curve[0]["threshold"], curve[-1]["threshold"]) == ("none", None)
-    assert curve[0]["p_value"] == pytest.approx(0.5**3)
+    assert curve[0]["p_value"] == pytest.approx(0.5**4)
     assert {case["score"] for case in cases["A"]} == {p["threshold"] for p in curve[1:-1]}
 
 
