@@ -82,24 +82,17 @@ def test_what_is_encoded_without_a_rule_can_be_bound(
 ) -> None:
     pipeline = build_pipeline(nano.foundation, nano.config)
     pipeline.gate.load_state_dict(nano.gate)
-
-    def encode(rule: AcceptanceRule | None) -> bytes:
-        return encode_refiner(
-            nano.network,
-            pipeline,
-            foundation="lite-medsam",
-            config=nano.config,
-            card=nano.card,
-            rule=rule,
-        )
-
-    plain = tmp_path / "plain.safetensors"
-    plain.write_bytes(encode(None))
+    plain, calibrated = tmp_path / "plain.safetensors", tmp_path / "calibrated.safetensors"
+    content = encode_refiner(
+        nano.network, pipeline, foundation="lite-medsam", config=nano.config, card=nano.card
+    )
+    plain.write_bytes(content)
     assert "rule" not in _parts(plain)[0]
     bound = replace(rule, binding=load_refiner(plain).binding)
-    assert encode(bound) == add_rule(plain, bound)
+    calibrated.write_bytes(add_rule(plain, bound))
+    assert load_refiner(calibrated).rule == bound
     with pytest.raises(ConfigError, match=r"expected one calibrated for the weights .*0000"):
-        encode(replace(rule, binding="0" * 64))
+        add_rule(plain, replace(rule, binding="0" * 64))
 
 
 def test_one_bit_of_one_weight_makes_it_void(path: Path, content: bytes) -> None:

@@ -9,11 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ultrarefiner.coarse import load_checkpoint
-from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.checkpoint import (
-    JOINT,
     REFINER,
     RefinerCheckpoint,
     encode_refiner,
@@ -21,6 +19,7 @@ from ultrarefiner.refine.checkpoint import (
     load_refiner,
 )
 from ultrarefiner.refine.predictor import DEFAULT_FOUNDATION, Refiner
+from ultrarefiner.training.release import find_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ def open_subject(
                 found="others",
                 fix="Leave the settings out: a rule holds for the stored ones.",
             )
-        yield Subject(name=name, file=_locate(name), checkpoint=checkpoint, is_trained=True)
+        yield Subject(name=name, file=find_checkpoint(name), checkpoint=checkpoint, is_trained=True)
         return
     with TemporaryDirectory(prefix="ultrarefiner-") as folder:
         file = Path(folder) / REFINER
@@ -88,10 +87,3 @@ def _with_untrained_refiner(name: str, settings: RefinerConfig, foundation: str)
         config=settings,
         card=coarse.card,
     )
-
-
-def _locate(name: str) -> Path:
-    """Return the file of a refiner that is there."""
-    path = Path(name)
-    there = (file for file in (path / JOINT, path / REFINER, path) if file.is_file())
-    return next(there, None) or PRETRAINED[name].verify()

@@ -135,7 +135,6 @@ def encode_refiner(
     foundation: str,
     config: RefinerConfig,
     card: Mapping[str, Any],
-    rule: AcceptanceRule | None = None,
 ) -> bytes:
     """Return the content of a checkpoint file; the same bytes for the same arguments.
 
@@ -148,10 +147,6 @@ def encode_refiner(
         foundation: name of that model in the registry: what is stored is the change against it.
         config: settings of the pipeline.
         card: JSON to keep beside them, without patient text.
-        rule: calibrated for exactly what is stored.
-
-    Raises:
-        ConfigError: the rule was calibrated for other weights or settings.
     """
     published = FOUNDATION_MODELS[foundation]()
     header = {
@@ -173,7 +168,7 @@ def encode_refiner(
     for name, value in pipeline.gate.state_dict().items():
         state[f"gate.{name}"] = value.detach().cpu()
     packed = {name: value.contiguous() for name, value in state.items()}
-    return _sealed(header, packed, rule)
+    return _sealed(header, packed)
 
 
 def add_rule(path: Path, rule: AcceptanceRule, *, card: Mapping[str, Any] | None = None) -> bytes:
@@ -367,7 +362,7 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def _sealed(
-    header: Mapping[str, Any], state: Mapping[str, Tensor], rule: AcceptanceRule | None
+    header: Mapping[str, Any], state: Mapping[str, Tensor], rule: AcceptanceRule | None = None
 ) -> bytes:
     """Return the content of a file with these parts."""
     content = {name: value for name, value in header.items() if name != "rule"}
