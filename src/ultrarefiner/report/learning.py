@@ -35,9 +35,11 @@ _NUM_STYLES = 6
 
 _CAPTIONS = {
     "loss": "Mean over each epoch; the key gives the last value. The disc marks the epoch with the "
-    "best validation DSC, whose weights were kept. Losses of different phases do not compare.",
-    "val_dsc": "The disc marks the best epoch, whose weights were kept; the key gives the last "
-    "value. The best of many epochs flatters: judge the network on images held out.",
+    "best validation DSC, whose weights were kept unless the phase's start was better. Losses of "
+    "different phases do not compare.",
+    "val_dsc": "The disc marks the best epoch, whose weights were kept unless the phase's start "
+    "was better; the key gives the last value. The best of many epochs flatters: judge the network "
+    "on images held out.",
     "coarse_dsc": "Of the masks that phases 2 and 3 refine. In phase 2 they are given; in phase 3 "
     "they are the coarse network's own, and a curve that falls says that it pays for the others.",
 }
