@@ -20,6 +20,7 @@ from PIL import Image
 from fakes.opened_files import opened_files
 from ultrarefiner.cli import main
 from ultrarefiner.coarse import encode_checkpoint, load_checkpoint
+from ultrarefiner.coarse.checkpoint import COARSE
 from ultrarefiner.data.manifest import read_manifest, write_manifest
 from ultrarefiner.errors import ConfigError, InputError, LeakError
 from ultrarefiner.refine.assembly import RefinerConfig
@@ -27,7 +28,6 @@ from ultrarefiner.refine.checkpoint import encode_refiner, load_refiner
 from ultrarefiner.training.engine.hardware import Hardware
 from ultrarefiner.training.lineage import card_digests
 from ultrarefiner.training.options import RunOptions
-from ultrarefiner.training.phase1 import CHECKPOINT
 from ultrarefiner.training.recipe import InnerConfig, Phase2Config, Phase3Config, TrainingRecipe
 from ultrarefiner.training.run import TrainedFold, train_fold
 
@@ -165,7 +165,7 @@ def test_another_command_goes_on_with_what_is_there(whole: Run, tmp_path: Path) 
     options = replace(CPU, resume=True, command="ultrarefiner train --resume")
     train_fold(whole.recipe, whole.manifest, out, fold="3", options=options)
     assert_same(state_of(out), state_of(whole.out))
-    for name in (CHECKPOINT, "refiner.safetensors"):
+    for name in (COARSE, "refiner.safetensors"):
         assert (out / "fold-3" / name).read_bytes() == (whole.folder / name).read_bytes()
     assert load_refiner(out / "fold-3").card["command"] == options.command
 

@@ -11,6 +11,7 @@ from ultrarefiner.calibration.record import record_of
 from ultrarefiner.calibration.rule import Calibration
 from ultrarefiner.calibration.subject import Subject
 from ultrarefiner.calibration.task import Result, Task
+from ultrarefiner.coarse.checkpoint import COARSE
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.writers import atomic_path, write_json
 from ultrarefiner.errors import ConfigError, InputError
@@ -21,7 +22,6 @@ CALIBRATED = "calibrated.safetensors"
 """Name of a checkpoint with a rule, in the folder of the one without."""
 RECORD = "calibration.json"
 """Name of the file beside it that says what it rests on."""
-_COARSE = "coarse.safetensors"
 
 
 def calibrated_file(run: str, out: Path | None = None) -> Path:
@@ -44,7 +44,7 @@ def calibrated_file(run: str, out: Path | None = None) -> Path:
         out = (path if path.is_dir() else path.parent) / CALIBRATED
     if out.suffix != ".safetensors":
         raise ConfigError("--out", expected="a name that ends in .safetensors", found=str(out))
-    if out.name in (JOINT, REFINER, _COARSE) or out.resolve() == path.resolve():
+    if out.name in (JOINT, REFINER, COARSE) or out.resolve() == path.resolve():
         raise ConfigError(
             f"the calibrated checkpoint would overwrite {out}",
             expected="another file",

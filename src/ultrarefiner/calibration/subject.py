@@ -9,9 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ultrarefiner.coarse import load_checkpoint
+from ultrarefiner.coarse.checkpoint import find_checkpoint
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.checkpoint import (
+    LATEST_FIRST,
     REFINER,
     RefinerCheckpoint,
     encode_refiner,
@@ -19,7 +21,6 @@ from ultrarefiner.refine.checkpoint import (
     load_refiner,
 )
 from ultrarefiner.refine.predictor import DEFAULT_FOUNDATION, Refiner
-from ultrarefiner.training.release import find_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,12 @@ def open_subject(
                 found="others",
                 fix="Leave the settings out: a rule holds for the stored ones.",
             )
-        yield Subject(name=name, file=find_checkpoint(name), checkpoint=checkpoint, is_trained=True)
+        yield Subject(
+            name=name,
+            file=find_checkpoint(name, LATEST_FIRST),
+            checkpoint=checkpoint,
+            is_trained=True,
+        )
         return
     with TemporaryDirectory(prefix="ultrarefiner-") as folder:
         file = Path(folder) / REFINER

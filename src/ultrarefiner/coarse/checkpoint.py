@@ -8,7 +8,7 @@ moments of batch normalisation among them, stay float32.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.coarse.protocol import CoarseConfig, CoarseNetwork, build_coarse
 from ultrarefiner.errors import ConfigError, WeightsError
 
+COARSE = "coarse.safetensors"
 _KEY, _FORMAT = "ultrarefiner", "coarse-1"
 
 
@@ -67,7 +68,7 @@ def load_checkpoint(name_or_path: str | Path) -> CoarseCheckpoint:
     Raises:
         WeightsError: not there, damaged, or not one of ours.
     """
-    path = _locate(str(name_or_path))
+    path = find_checkpoint(name_or_path)
     header, state = _read(path)
     try:
         config = _config(header["config"])
@@ -85,25 +86,40 @@ def load_checkpoint(name_or_path: str | Path) -> CoarseCheckpoint:
     )
 
 
+def find_checkpoint(name_or_path: str | Path, names: Sequence[str] = (COARSE,)) -> Path:
+    """Return the file of a checkpoint.
+
+    Args:
+        name_or_path: a file, a folder of ``train``, or the name of one that comes with the package.
+        names: of the files to look for in a folder, the one to prefer first.
+
+    Raises:
+        WeightsError: there is none, or the package's own is damaged.
+    """
+    path = locate_checkpoint(name_or_path, names)
+    if path is None:
+        raise WeightsError(
+            f"no checkpoint {str(name_or_path)!r}",
+            expected="a .safetensors file, a folder that 'ultrarefiner train' wrote, or one of "
+            + ", ".join(PRETRAINED),
+        )
+    return path
+
+
+def locate_checkpoint(name_or_path: str | Path, names: Sequence[str]) -> Path | None:
+    """Return what :func:`find_checkpoint` finds, or None."""
+    path = Path(name_or_path)
+    for found in (*(path / name for name in names), path):
+        if found.is_file():
+            return found
+    name = str(name_or_path)
+    return PRETRAINED[name].verify() if name in PRETRAINED and not path.is_dir() else None
+
+
 def _packed(value: Tensor, half: bool) -> Tensor:
     if half and value.is_floating_point() and value.ndim > 1:
         value = value.bfloat16()
     return value.detach().cpu().contiguous()
-
-
-def _locate(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if path.is_dir():
-        path = path / "coarse.safetensors"
-    if path.is_file():
-        return path
-    if name_or_path in PRETRAINED:
-        return PRETRAINED[name_or_path].verify()
-    raise WeightsError(
-        f"no checkpoint {name_or_path!r}",
-        expected="a .safetensors file, a folder that 'ultrarefiner train' wrote, or one of "
-        + ", ".join(PRETRAINED),
-    )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

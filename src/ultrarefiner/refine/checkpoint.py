@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ultrarefiner.coarse import CoarseConfig, CoarseNetwork, build_coarse
-from ultrarefiner.coarse.pretrained import PRETRAINED
+from ultrarefiner.coarse.checkpoint import COARSE, locate_checkpoint
 from ultrarefiner.errors import ConfigError, WeightsError
 from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
 from ultrarefiner.refine.acceptance import SIGNS_VERSION, AcceptanceRule
@@ -34,7 +34,8 @@ from ultrarefiner.refine.predictor import Refiner
 
 FORMAT = "refiner-1"
 JOINT, REFINER = "joint.safetensors", "refiner.safetensors"
-_KEY = "ultrarefiner"
+LATEST_FIRST = (JOINT, REFINER, COARSE)
+_KEY, _REFINERS = "ultrarefiner", (JOINT, REFINER)
 _UNTRAINED = ("softening", "stabilizer")
 """Settings that training does not depend on: they may be others at prediction, without a rule."""
 _BOUND = ("network", "foundation", "foundation_sha256", "refiner")
@@ -189,7 +190,7 @@ def add_rule(path: Path, rule: AcceptanceRule, *, card: Mapping[str, Any] | None
 
 def is_refiner(name_or_path: str | Path) -> bool:
     """Tell whether a checkpoint is that of a refiner; of none at all, too, it is not."""
-    path = _locate(str(name_or_path))
+    path = locate_checkpoint(name_or_path, _REFINERS)
     if path is None:
         return False
     try:
@@ -210,7 +211,7 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
             others now, or its acceptance rule was calibrated for other weights or settings, or by
             a version that measured other signs.
     """
-    path = _locate(str(name_or_path))
+    path = locate_checkpoint(name_or_path, _REFINERS)
     if path is None:
         raise WeightsError(
             f"no checkpoint {str(name_or_path)!r}",
@@ -326,16 +327,6 @@ def _part(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
-
-
-def _locate(name_or_path: str) -> Path | None:
-    path = Path(name_or_path)
-    if path.is_dir():
-        there = [path / name for name in (JOINT, REFINER) if (path / name).is_file()]
-        return there[0] if there else None
-    if path.is_file():
-        return path
-    return PRETRAINED[name_or_path].verify() if name_or_path in PRETRAINED else None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ultrarefiner.coarse import CoarseCheckpoint, CoarsePredictor, load_checkpoint
+from ultrarefiner.coarse.checkpoint import COARSE
 from ultrarefiner.data.atomic import atomic_path
 from ultrarefiner.data.folds import assign_folds, groups_of
 from ultrarefiner.data.manifest import Record, write_manifest
@@ -37,7 +38,7 @@ from ultrarefiner.training.engine.checkpoints import ResumeError
 from ultrarefiner.training.engine.hardware import is_first_process
 from ultrarefiner.training.lineage import card_digests, content_fingerprint, refuse_contamination
 from ultrarefiner.training.options import RunOptions
-from ultrarefiner.training.phase1 import CHECKPOINT, SETTINGS, train_coarse
+from ultrarefiner.training.phase1 import SETTINGS, train_coarse
 from ultrarefiner.training.recipe import TrainingRecipe
 from ultrarefiner.training.split import split_records
 from ultrarefiner.weights import file_sha256
@@ -194,7 +195,7 @@ class _InnerFold:
         self.recipe, self.manifest, self.folder = recipe, manifest, manifest.parent / f"fold-{fold}"
         self.split = split_records(records, recipe, fold=fold, drop_leaks=False)
         self.options = replace(options, say=lambda line: options.say(f"inner fold {fold}: {line}"))
-        self.checkpoint = self.folder / CHECKPOINT
+        self.checkpoint = self.folder / COARSE
         self.file = self.folder / "out_of_fold.safetensors"
 
     @cached_property

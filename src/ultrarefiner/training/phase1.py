@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ultrarefiner.coarse import build_coarse, encode_checkpoint
+from ultrarefiner.coarse.checkpoint import COARSE
 from ultrarefiner.data.atomic import atomic_path
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.precision import choose_device
@@ -28,7 +29,7 @@ from ultrarefiner.training.recipe import TrainingRecipe
 from ultrarefiner.training.revision import git_revision
 from ultrarefiner.training.split import TrainingSplit, count_patients
 
-CHECKPOINT, STORY = "coarse.safetensors", "run.json"
+STORY = "run.json"
 SETTINGS = ("network", "augmentation", "phase1", "inner_share", "patient_share", "seed")
 
 
@@ -51,7 +52,7 @@ def train_coarse(
             not finite.
     """
     module, data = prepare_coarse(recipe, split, options)
-    checkpoint, story = folder / CHECKPOINT, folder / STORY
+    checkpoint, story = folder / COARSE, folder / STORY
     if not options.resume and is_first_process():
         checkpoint.unlink(missing_ok=True)
         story.unlink(missing_ok=True)

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultrarefiner.coarse import load_checkpoint
-from ultrarefiner.coarse.pretrained import PRETRAINED
+from ultrarefiner.coarse.checkpoint import find_checkpoint
 from ultrarefiner.data.atomic import atomic_path, write_text
 from ultrarefiner.data.sources.notices import NOTICES
-from ultrarefiner.errors import ConfigError, WeightsError
-from ultrarefiner.refine.checkpoint import JOINT, REFINER, is_refiner, load_refiner
+from ultrarefiner.errors import ConfigError
+from ultrarefiner.refine.checkpoint import LATEST_FIRST, is_refiner, load_refiner
 from ultrarefiner.training.model_card import Loaded, model_card
-from ultrarefiner.training.phase1 import CHECKPOINT
 from ultrarefiner.training.release_result import read_result
 from ultrarefiner.weights import file_sha256
 
@@ -53,7 +52,7 @@ def release_network(
         InputError: the result cannot be read, or is of another network.
         LeakError: the result is of patients that it was trained or chosen on.
     """
-    path = find_checkpoint(checkpoint)
+    path = find_checkpoint(checkpoint, LATEST_FIRST)
     loaded: Loaded = load_refiner(path) if is_refiner(path) else load_checkpoint(path)
     unknown = sorted(set(loaded.card.get("datasets", [""])) - NOTICES.keys())
     if unknown:
@@ -63,7 +62,7 @@ def release_network(
             found=", ".join(map(repr, unknown)),
             fix="Add their licence and citation to data/sources/notices.py.",
         )
-    figures = read_result(result, path, loaded, find=find_checkpoint) if result else None
+    figures = read_result(result, path, loaded) if result else None
     card = model_card(name, path, loaded, figures)
     weights, page = out / f"{name}.safetensors", out / f"{name}.md"
     content = path.read_bytes()
@@ -71,25 +70,3 @@ def release_network(
         temporary.write_bytes(content)
     write_text(page, card)
     return Release(weights=weights, card=page, sha256=file_sha256(weights))
-
-
-def find_checkpoint(name_or_path: str | Path) -> Path:
-    """Return the file of a checkpoint, as ``ultrarefiner predict`` finds it.
-
-    Args:
-        name_or_path: a file, a folder of ``train``, or the name of one that comes with the package.
-
-    Raises:
-        WeightsError: there is none.
-    """
-    path = Path(name_or_path)
-    for found in (path / JOINT, path / REFINER, path / CHECKPOINT, path):
-        if found.is_file():
-            return found
-    if str(name_or_path) in PRETRAINED:
-        return PRETRAINED[str(name_or_path)].verify()
-    raise WeightsError(
-        f"no checkpoint {str(name_or_path)!r}",
-        expected="a file or folder that 'ultrarefiner train' wrote, or one of "
-        + ", ".join(PRETRAINED),
-    )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultrarefiner.coarse.checkpoint import find_checkpoint
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.errors import InputError, LeakError
-from ultrarefiner.refine.checkpoint import RefinerCheckpoint
+from ultrarefiner.refine.checkpoint import LATEST_FIRST, RefinerCheckpoint
 from ultrarefiner.training.lineage import seen_in_training
 from ultrarefiner.training.model_card import Figures, Loaded
 from ultrarefiner.weights import file_sha256
@@ -48,9 +49,7 @@ class _Columns:
         return rows
 
 
-def read_result(
-    path: Path, checkpoint: Path, loaded: Loaded, *, find: Callable[[str], Path]
-) -> Figures:
+def read_result(path: Path, checkpoint: Path, loaded: Loaded) -> Figures:
     """Return the figures of a result.
 
     Args:
@@ -58,7 +57,6 @@ def read_result(
             ``run.json`` of ``predict`` that says which checkpoint made the masks.
         checkpoint: file of the network that they must be of.
         loaded: what is in it.
-        find: returns the file of a checkpoint that ``run.json`` names.
 
     Raises:
         InputError: it cannot be read, or is of another network.
@@ -69,7 +67,7 @@ def read_result(
         if "networks" in content:
             return _network_masks(path, content, loaded)
         if content["baseline"]:
-            return _evaluation(path, content, checkpoint, loaded, find)
+            return _evaluation(path, content, checkpoint, loaded)
     except (KeyError, IndexError, TypeError) as cause:
         found = f"{type(cause).__name__}: {cause}"
         raise InputError(f"cannot use {path}", expected=_EXPECTED, found=found) from cause
@@ -118,14 +116,10 @@ def _network_masks(path: Path, content: Mapping[str, Any], loaded: Loaded) -> Fi
 
 
 def _evaluation(
-    path: Path,
-    content: Mapping[str, Any],
-    checkpoint: Path,
-    loaded: Loaded,
-    find: Callable[[str], Path],
+    path: Path, content: Mapping[str, Any], checkpoint: Path, loaded: Loaded
 ) -> Figures:
     run = _read_run(path)
-    _require_same_network(path, run["checkpoints"], checkpoint, find)
+    _require_same_network(path, run["checkpoints"], checkpoint)
     files = {case["stem"]: Path(case["image"]) for case in run["cases"]}
     scored = [
         Record(image=files[case["image"]], patient=case["patient"]) for case in content["cases"]
@@ -170,10 +164,8 @@ def _read_run(path: Path) -> dict[str, Any]:
     return _read(beside)
 
 
-def _require_same_network(
-    path: Path, names: list[str], checkpoint: Path, find: Callable[[str], Path]
-) -> None:
-    digests = {file_sha256(find(name)) for name in names}
+def _require_same_network(path: Path, names: list[str], checkpoint: Path) -> None:
+    digests = {file_sha256(find_checkpoint(name, LATEST_FIRST)) for name in names}
     if digests != {file_sha256(checkpoint)}:
         raise InputError(
             f"{path} is of another network",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ultrarefiner.coarse import COARSE_NETWORKS, load_checkpoint
+from ultrarefiner.coarse.checkpoint import COARSE
 from ultrarefiner.errors import InputError
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.precision import choose_device
@@ -19,7 +20,7 @@ from ultrarefiner.training.lineage import content_fingerprint, refuse_contaminat
 from ultrarefiner.training.material import gather_material
 from ultrarefiner.training.options import RunOptions
 from ultrarefiner.training.out_of_fold import deal_inner_folds
-from ultrarefiner.training.phase1 import CHECKPOINT, STORY, prepare_coarse, train_coarse
+from ultrarefiner.training.phase1 import STORY, prepare_coarse, train_coarse
 from ultrarefiner.training.phase2 import train_refiner
 from ultrarefiner.training.phase3 import train_jointly
 from ultrarefiner.training.recipe import TrainingRecipe
@@ -114,7 +115,7 @@ def _train(
     # Inner networks that fit recipe and split are as good as new, unless all is to be new.
     inner = replace(options, resume=options.resume or 1 not in phases)
     material = gather_material(recipe, split, folder, inner, embeddings=embeddings)
-    cards = {str(folder / CHECKPOINT): phase1, **material.out_of_fold.cards}
+    cards = {str(folder / COARSE): phase1, **material.out_of_fold.cards}
     for name, remark in refuse_contamination(split.held_out, cards):
         options.warn(f"{name}: {remark}")
     for phase, train in ((2, train_refiner), (3, train_jointly)):
@@ -152,7 +153,7 @@ def _files(folder: Path, phase: int) -> RunFiles:
 def _forget(folder: Path, phases: Sequence[int], options: RunOptions) -> None:
     """Remove what would be taken for this run's: of a phase that starts anew and of those after."""
     if not options.resume and is_first_process():
-        for phase, name in ((3, JOINT), (2, REFINER), (1, CHECKPOINT)):
+        for phase, name in ((3, JOINT), (2, REFINER), (1, COARSE)):
             if phase >= min(phases):
                 files = _files(folder, phase)
                 (folder / name).unlink(missing_ok=True)  # first: who resumes keeps what is there
@@ -166,7 +167,7 @@ def _phase1_card(recipe: TrainingRecipe, split: TrainingSplit, folder: Path) -> 
     Raises:
         InputError: it is not there, or of another network or split, or of other images or masks.
     """
-    path = folder / CHECKPOINT
+    path = folder / COARSE
     if not path.is_file():
         raise InputError(
             f"no coarse network in {folder}",
