@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -72,9 +71,9 @@ def test_predict_keeps_what_the_rule_does_not_trust(
     assert float(row["score"]) < 0
     assert np.array_equal(_mask(out / "masks"), _mask(out / "coarse"))
     flipped = command("predict", *arguments, "--flips")
-    assert "note: acceptance rule: calibrated without --flips" in flipped.err
-    ((name, note),) = json.loads((out / "run.json").read_text(encoding="utf-8"))["notes"]
-    assert (name, note.partition(":")[0]) == ("acceptance rule", "calibrated without --flips")
+    assert flipped.code == 2
+    assert "setting flips of checkpoint" in flipped.err
+    assert "what its acceptance rule was calibrated with: False" in flipped.err
 
 
 def test_refine_says_that_the_masks_are_others(

@@ -142,6 +142,30 @@ def test_predict_keeps_to_the_rule(
         assert np.array_equal(*masks) or row["accepted"] == "yes"
 
 
+def test_with_flips_both_networks_look_twice_ever_after(
+    phantoms: Path, command: Command, tmp_path: Path
+) -> None:
+    out, one = tmp_path / "twice.safetensors", tmp_path / "one"
+    outcome = command(*calibrate("nano", phantoms, *EASY, "--flips", "--out", out))
+    assert (outcome.code, outcome.err) == (0, "")
+    found = load_refiner(out)
+    assert found.config == replace(load_refiner(NANO).config, flips=True)
+    assert found.rule is not None
+    assert found.rule.binding == found.binding != load_refiner(NANO).binding
+    one.mkdir()
+    shutil.copy(next((phantoms / "images").iterdir()), one)
+    for name, *more in (("ruled", out), ("free", NANO, "--flips"), ("once", NANO)):
+        checkpoint = ("predict", "--checkpoint", *more, "--images", one, "--device", "cpu")
+        assert command(*checkpoint, "--out", tmp_path / name).code == 0
+    stem = next(one.iterdir()).name
+    twice, again, once = (
+        np.asarray(Image.open(tmp_path / name / "coarse" / stem))
+        for name in ("ruled", "free", "once")
+    )
+    assert np.array_equal(twice, again)
+    assert not np.array_equal(twice, once)
+
+
 def test_the_rule_is_void_for_other_weights(calibrated: Run, tmp_path: Path) -> None:
     rule = load_refiner(calibrated.folder / "calibrated.safetensors").rule
     assert rule is not None
@@ -301,7 +325,7 @@ def test_across_the_folds(phantoms: Path, command: Command, tmp_path: Path) -> N
         (("--cross", "--out", "{o}"), "left out with --cross"),
         (("--cross", "--method", "learn-then-test"), "conformal-risk-control with --cross"),
         (("--cross",), "fold-1, fold-2"),
-        (("--refiner.softening.width", "0.2", "--out", "{o}"), "stored in it"),
+        (("--refiner.roi.crop", "true", "--out", "{o}"), "trained with: RoiConfig(crop=False"),
         ((*EASY, "--coarse", "no", "--out", "{o}"), "cannot list no"),
         (("--foundation", "medsam", "--out", "{o}"), "trained with: lite-medsam"),
     ],

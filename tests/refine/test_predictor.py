@@ -69,6 +69,19 @@ def _refiner(model: RememberingModel, config: RefinerConfig = _CONFIG) -> Refine
     return Refiner(model, config, device="cpu", bf16=False)
 
 
+def test_with_flips_left_and_right_are_the_same(
+    examples, lite_medsam_model: LiteMedSAM, refined: list[RefinedImage]
+) -> None:
+    wide = [i for i, each in enumerate(examples) if each.image.shape[0] <= each.image.shape[1]]
+    number = wide[0]
+    image, rough = examples[number].image, _float(examples[number].rough)
+    refiner = Refiner(lite_medsam_model, RefinerConfig(flips=True), device="cpu", bf16=False)
+    found, mirrored = refiner(image, rough), refiner(image[:, ::-1], rough[:, ::-1])
+    assert np.abs(found.probs - mirrored.probs[:, ::-1]).max() < 0.02
+    once = refined[number]  # asked about one side alone
+    assert 0.9 < _dsc(found.mask, once.mask) < 1
+
+
 def test_refinement_helps_on_average(examples, refined: list[RefinedImage]) -> None:
     before = [_dsc(example.rough, example.truth) for example in examples]
     after = [

@@ -13,7 +13,7 @@ import torch
 
 from ultrarefiner.coarse import CoarseConfig, build_coarse, encode_checkpoint
 from ultrarefiner.errors import ConfigError, WeightsError
-from ultrarefiner.foundation import FOUNDATION_MODELS
+from ultrarefiner.foundation import FOUNDATION_MODELS, Mirrored
 from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
 from ultrarefiner.refine.checkpoint import (
     JOINT,
@@ -22,6 +22,7 @@ from ultrarefiner.refine.checkpoint import (
     encode_refiner,
     is_refiner,
     load_refiner,
+    with_settings,
 )
 from ultrarefiner.refine.gates import GateConfig
 from ultrarefiner.refine.localization import LocalizerConfig
@@ -184,12 +185,29 @@ def test_settings_that_it_was_not_trained_with_are_refused(
         load_refiner(path).refiner(asked)
 
 
-def test_stabiliser_and_softening_are_free(path: Path) -> None:
-    asked = RefinerConfig(
-        stabilizer=StabilizerConfig(band_px=5.0), softening=SofteningConfig(width=0.2)
-    )
-    settings = load_refiner(path).settings(asked)
-    assert settings == replace(CONFIG, stabilizer=asked.stabilizer, softening=asked.softening)
+def test_stabiliser_softening_and_flips_are_free(path: Path) -> None:
+    free = {
+        "stabilizer": StabilizerConfig(band_px=5.0),
+        "softening": SofteningConfig(width=0.2),
+        "flips": True,
+    }
+    found = load_refiner(path)
+    settings = found.settings(RefinerConfig(**free))
+    assert settings == replace(CONFIG, **free)
+    assert isinstance(found.refiner(settings).pipeline.foundation, Mirrored)
+    path.write_bytes(with_settings(path, settings))
+    again = load_refiner(path)
+    assert again.config == settings
+    assert again.binding != found.binding
+
+
+def test_a_checkpoint_from_before_there_were_flips(path: Path) -> None:
+    with safetensors.safe_open(path, framework="pt") as stream:
+        header = json.loads(stream.metadata()["ultrarefiner"])
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    del header["refiner"]["flips"]
+    safetensors.torch.save_file(state, path, metadata={"ultrarefiner": json.dumps(header)})
+    assert load_refiner(path).config == CONFIG
 
 
 def test_other_published_weights_are_refused(path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 from ultrarefiner.cli import main
 from ultrarefiner.cli.train import parser
 from ultrarefiner.coarse import COARSE_NETWORKS, build_coarse
+from ultrarefiner.errors import ConfigError
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.refine.gates import build_gate
 from ultrarefiner.refine.prompts import PromptConfig
@@ -88,6 +89,13 @@ def test_nano_has_not_seen_the_phantoms_of_the_demo() -> None:
     assert demo
     assert len(set(nano)) == 2  # to learn from, and to judge
     assert set(demo).isdisjoint(nano)
+
+
+def test_flips_of_the_refiner_are_for_prediction() -> None:
+    with pytest.raises(
+        ConfigError, match=r"refiner flips: expected false in training.*phase2\.flips"
+    ):
+        TrainingRecipe(refiner=replace(trainable_refiner(), flips=True))
 
 
 class TestPaper:

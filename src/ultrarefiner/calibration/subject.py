@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ultrarefiner.coarse import load_checkpoint
 from ultrarefiner.coarse.checkpoint import find_checkpoint
-from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.checkpoint import (
     LATEST_FIRST,
@@ -19,6 +18,7 @@ from ultrarefiner.refine.checkpoint import (
     encode_refiner,
     is_refiner,
     load_refiner,
+    with_settings,
 )
 from ultrarefiner.refine.predictor import DEFAULT_FOUNDATION, Refiner
 
@@ -46,12 +46,12 @@ def open_subject(
 ) -> Iterator[Subject]:
     """Give the refiner of a checkpoint of ``train``.
 
-    Around a coarse network a checkpoint with the published foundation model is made, which is
-    removed at last.
+    Around a coarse network a checkpoint with the published foundation model is made, for a trained
+    refiner with other settings one that holds them; both are removed at last.
 
     Args:
         name: of a file or folder of ``train``, or of a network that comes with the package.
-        settings: of the refiner; those of a trained one are in its checkpoint.
+        settings: of the refiner; of a trained one what :meth:`RefinerCheckpoint.settings` allows.
         foundation: name in the registry, for a refiner that is not trained; LiteMedSAM for
             ``None``.
 
@@ -62,33 +62,28 @@ def open_subject(
     """
     settings = settings or RefinerConfig()
     if is_refiner(name):
-        checkpoint = load_refiner(name)
-        checkpoint.check_foundation(foundation)
-        if settings not in (checkpoint.config, RefinerConfig()):
-            raise ConfigError(
-                f"settings of {name}",
-                expected="those that are stored in it",
-                found="others",
-                fix="Leave the settings out: a rule holds for the stored ones.",
-            )
-        yield Subject(
-            name=name,
-            file=find_checkpoint(name, LATEST_FIRST),
-            checkpoint=checkpoint,
-            is_trained=True,
-        )
-        return
+        stored, file = load_refiner(name), find_checkpoint(name, LATEST_FIRST)
+        stored.check_foundation(foundation)
+        config = replace(stored, rule=None).settings(settings)
+        if config == stored.config:
+            yield Subject(name=name, file=file, checkpoint=stored, is_trained=True)
+            return
+        content = with_settings(file, config)
+    else:
+        content = _with_untrained_refiner(name, settings, foundation or DEFAULT_FOUNDATION)
     with TemporaryDirectory(prefix="ultrarefiner-") as folder:
         file = Path(folder) / REFINER
-        file.write_bytes(_with_untrained_refiner(name, settings, foundation or DEFAULT_FOUNDATION))
-        yield Subject(name=name, file=file, checkpoint=load_refiner(file), is_trained=False)
+        file.write_bytes(content)
+        yield Subject(
+            name=name, file=file, checkpoint=load_refiner(file), is_trained=is_refiner(name)
+        )
 
 
 def _with_untrained_refiner(name: str, settings: RefinerConfig, foundation: str) -> bytes:
     coarse = load_checkpoint(name)
     return encode_refiner(
         coarse.network,
-        Refiner(foundation, settings, device="cpu").pipeline,
+        Refiner(foundation, replace(settings, flips=False), device="cpu").pipeline,
         foundation=foundation,
         config=settings,
         card=coarse.card,

@@ -39,7 +39,7 @@ class Task:
         coarse_label: the same in given coarse masks.
         leave_out_seen: pass over patients that the network knows.
         trust_patients: believe that it knows none of them where its card lists images alone.
-        settings: of a refiner that is not trained.
+        settings: of the refiner; of a trained one what is free, the rest is in its checkpoint.
         foundation: its model; ``None`` for the default.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         command: recorded.
@@ -97,7 +97,8 @@ class Task:
     def _masks(self, subject: Subject, records: Sequence[Record]) -> CoarseMasks:
         if self.coarse is not None:
             return GivenMasks(self.coarse, records, label=self.coarse_label)
-        return PredictedMasks(CoarsePredictor([subject.checkpoint.network], device=self.device))
+        network, flips = subject.checkpoint.network, subject.checkpoint.config.flips
+        return PredictedMasks(CoarsePredictor([network], flips=flips, device=self.device))
 
 
 @dataclass(frozen=True, kw_only=True)

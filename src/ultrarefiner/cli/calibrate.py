@@ -12,7 +12,7 @@ from ultrarefiner.calibration.cross import calibrate_across
 from ultrarefiner.calibration.promise import CHOICES, Promise
 from ultrarefiner.calibration.task import Result, Task
 from ultrarefiner.cli.output import LEAK, counted, fail_if_any, print_problems, progress
-from ultrarefiner.cli.refine import chosen_settings
+from ultrarefiner.cli.refine import add_flips, chosen_settings
 from ultrarefiner.data.folds import outer_split
 from ultrarefiner.data.manifest import read_manifest
 from ultrarefiner.errors import ConfigError
@@ -104,6 +104,7 @@ def _add_refiner(parser: ArgumentParser) -> None:
         "--preset", choices=list(PRESETS), default=None, help="settings instead of --refiner"
     )
     parser.add_argument("--refiner", type=RefinerConfig, default=RefinerConfig())
+    add_flips(parser)
 
 
 def run(args: Namespace) -> int:

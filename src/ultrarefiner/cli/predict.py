@@ -50,9 +50,6 @@ def parser() -> ArgumentParser:
         "--fold", type=str | None, default=None, help="only this fold of the manifest"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for masks and results.csv")
-    parser.add_argument(
-        "--flips", action="store_true", help="average with the mirrored image: slower"
-    )
     add_refiner_arguments(parser)
     return parser
 
@@ -62,10 +59,15 @@ def run(args: Namespace) -> int:
     records = _records(args)
     checkpoints, refiner = _load(args)
     predictor = CoarsePredictor(
-        [checkpoint.network for checkpoint in checkpoints], flips=args.flips, device=args.device
+        [checkpoint.network for checkpoint in checkpoints],
+        flips=refiner.config.flips,
+        device=args.device,
     )
-    notes = [*calibrated_beside(args.checkpoint), *_flips_beside_rule(args, refiner)]
-    about = {"command": args.command_line, "checkpoints": list(args.checkpoint), "notes": notes}
+    about = {
+        "command": args.command_line,
+        "checkpoints": list(args.checkpoint),
+        "notes": calibrated_beside(args.checkpoint),
+    }
     result = predict_images(
         [record.image for record in records],
         args.out,
@@ -137,11 +139,3 @@ def _seen_in_training(
                 found = f"{len(seen)} of the {len(records)} images were {what} ({by_bond})"
                 notes.append((checkpoint.origin, f"{found}: {remark}"))
     return notes
-
-
-def _flips_beside_rule(args: Namespace, refiner: Refiner) -> list[tuple[str, str]]:
-    """Remark on coarse masks that are made in another way than those of the calibration."""
-    if not args.flips or refiner.rule is None:
-        return []
-    remark = "calibrated without --flips: the guarantee does not hold for these images"
-    return [("acceptance rule", remark)]

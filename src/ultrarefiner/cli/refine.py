@@ -56,10 +56,20 @@ def add_refiner_arguments(parser: ArgumentParser) -> None:
         "--preset", choices=list(PRESETS), default=None, help="settings instead of --refiner"
     )
     parser.add_argument("--refiner", type=RefinerConfig, default=RefinerConfig())
+    add_flips(parser)
     parser.add_argument(
         "--no-rule",
         action="store_true",
         help="leave out the acceptance rule of a calibrated checkpoint",
+    )
+
+
+def add_flips(parser: ArgumentParser) -> None:
+    """Add the switch for looking twice."""
+    parser.add_argument(
+        "--flips",
+        action="store_true",
+        help="average with what is found in the mirror image: better, at twice the time",
     )
 
 
@@ -69,9 +79,11 @@ def chosen_settings(args: Namespace) -> RefinerConfig:
     Raises:
         ConfigError: both were given.
     """
-    if args.preset is None:
-        settings: RefinerConfig = args.refiner
-        return settings
+    settings: RefinerConfig = args.refiner if args.preset is None else _preset(args)
+    return replace(settings, flips=True) if args.flips else settings
+
+
+def _preset(args: Namespace) -> RefinerConfig:
     if args.refiner != RefinerConfig():
         raise ConfigError(
             "settings of the refiner",

@@ -1,6 +1,7 @@
 """Promptable foundation models behind one protocol."""
 
 from ultrarefiner.foundation.lite_medsam import LITE_MEDSAM_WEIGHTS, LiteMedSAM, lite_medsam
+from ultrarefiner.foundation.mirrored import Mirrored
 from ultrarefiner.foundation.protocol import (
     FOUNDATION_MODELS,
     Decoded,
@@ -14,6 +15,7 @@ __all__ = [
     "Decoded",
     "FoundationModel",
     "LiteMedSAM",
+    "Mirrored",
     "Prompts",
     "lite_medsam",
 ]

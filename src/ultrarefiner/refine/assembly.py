@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ultrarefiner.foundation import FoundationModel
+from ultrarefiner.foundation import FoundationModel, Mirrored
 from ultrarefiner.refine.gates import GateConfig, build_gate
 from ultrarefiner.refine.localization import Localizer, LocalizerConfig
 from ultrarefiner.refine.pipeline import RefinementPipeline
@@ -28,6 +28,8 @@ class RefinerConfig:
         selection: weighing the model's answers.
         gate: how far the refined mask may move the coarse one.
         stabilizer: when to refuse.
+        flips: also ask about the mirror image and take the mean of both answers; for prediction
+            alone. A coarse network is then asked twice, too.
     """
 
     softening: SofteningConfig = field(default_factory=SofteningConfig)
@@ -37,6 +39,7 @@ class RefinerConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     stabilizer: StabilizerConfig = field(default_factory=StabilizerConfig)
+    flips: bool = False
 
 
 PRESETS = {
@@ -69,7 +72,7 @@ def build_pipeline(
         acceptance: the last stage, for prediction; training has none.
     """
     return RefinementPipeline(
-        foundation,
+        Mirrored(foundation) if config.flips else foundation,
         localizer=Localizer(config.localizer),
         roi=build_roi(config.roi),
         prompts=PromptStage(config.prompts),

@@ -36,7 +36,7 @@ FORMAT = "refiner-1"
 JOINT, REFINER = "joint.safetensors", "refiner.safetensors"
 LATEST_FIRST = (JOINT, REFINER, COARSE)
 _KEY, _REFINERS = "ultrarefiner", (JOINT, REFINER)
-_UNTRAINED = ("softening", "stabilizer")
+_UNTRAINED = ("softening", "stabilizer", "flips")
 """Settings that training does not depend on: they may be others at prediction, without a rule."""
 _BOUND = ("network", "foundation", "foundation_sha256", "refiner")
 """Parts of the header that an acceptance rule holds for, beside all tensors."""
@@ -188,6 +188,20 @@ def add_rule(path: Path, rule: AcceptanceRule, *, card: Mapping[str, Any] | None
     return _sealed(header if card is None else header | {"card": dict(card)}, state, rule)
 
 
+def with_settings(path: Path, config: RefinerConfig) -> bytes:
+    """Return the content of a checkpoint file with other settings, and without a rule.
+
+    Args:
+        path: a refiner's file. It is not changed.
+        config: that :meth:`RefinerCheckpoint.settings` allows.
+
+    Raises:
+        WeightsError: the file is damaged or not one of ours.
+    """
+    header, state = _read(path)
+    return _sealed(header | {"refiner": asdict(config)}, state)
+
+
 def is_refiner(name_or_path: str | Path) -> bool:
     """Tell whether a checkpoint is that of a refiner; of none at all, too, it is not."""
     path = locate_checkpoint(name_or_path, _REFINERS)
@@ -301,7 +315,8 @@ def _rebuild(
         for name, value in _part(state, "network").items()
     }
     network.load_state_dict(restored)
-    config, gate = config_from_json(RefinerConfig, header["refiner"]), _part(state, "gate")
+    stored = {"flips": False, **header["refiner"]}  # older ones do not say
+    config, gate = config_from_json(RefinerConfig, stored), _part(state, "gate")
     build_gate(config.gate).load_state_dict(gate)  # what does not fit is met here, with its file
     return RefinerCheckpoint(
         network=network.eval(),

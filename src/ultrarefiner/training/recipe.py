@@ -221,6 +221,13 @@ class TrainingRecipe:
             raise ConfigError(
                 "patient_share", expected="above 0, at most 1", found=str(self.patient_share)
             )
+        if self.refiner.flips:
+            raise ConfigError(
+                "refiner flips",
+                expected="false in training",
+                found="true",
+                fix="phase2.flips and phase3.flips show mirrored images; --flips is for predict.",
+            )
         for name in ("num_workers", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, expected=">= 0", found=str(getattr(self, name)))
