@@ -35,8 +35,8 @@ demo: setup  ## draw phantoms, segment them, refine their rough masks, evaluate,
 	$(BIN)/ultrarefiner report runs/demo --out runs/demo/report.html
 	@echo "open runs/demo/report.html, and runs/demo/images_alone/report.html for masks from images alone"
 
-test: setup lint types  ## everything that CI runs; the longest files first
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow" tests/training tests
+test: setup lint types  ## everything that CI runs, in the order of tests/conftest.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import pytest
 import torch
 from commands import Command, Outcome, Run, call, refine_args
 
+from encoded_once import encoding_once
 from ultrarefiner.data.phantom import PhantomConfig, write_phantoms
 
 
@@ -21,6 +22,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _encoding_once() -> Iterator[None]:
+    with encoding_once():
+        yield
 
 
 @pytest.fixture
@@ -55,6 +62,6 @@ def finished(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("finished") / "run"
     arguments = refine_args(phantoms / "images", phantoms / "coarse", folder)
     out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    with encoding_once(), redirect_stdout(out), redirect_stderr(err):
         code = call(arguments)
     return Run(folder, Outcome(code, out.getvalue(), err.getvalue()))

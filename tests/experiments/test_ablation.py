@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from busbra_phantoms import write_checkpoint, write_phantoms
 
 from ultrarefiner.data.rough import RoughConfig
@@ -31,14 +30,6 @@ _BASE = RefinerConfig(prompts=replace(RefinerConfig().prompts, jitter=0.0))
 _NO_GATE = replace(_BASE, gate=GateConfig(kind="none"))
 _CLOSED = replace(_BASE, gate=GateConfig(kind="constant", minimum=0.0, maximum=0.0))
 _ROUGHER = RoughMasks(generator=RoughConfig(boundary_std=0.05, shift_std=0.15), seed=7)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

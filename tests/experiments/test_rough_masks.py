@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from busbra_phantoms import write_phantoms
 
 from ultrarefiner.data.manifest import Record
@@ -25,15 +23,6 @@ from ultrarefiner.refine.stabilization import StabilizerConfig
 _ROUGH = RoughConfig(
     shift_std=0.13, log_scale_mean=0.0, log_scale_std=0.1, boundary_std=0.19, correlation=0.45
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Use one thread: beside other test workers, two threads of one model take 3 times the CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _records(num_patients: int = 30) -> tuple[Record, ...]:

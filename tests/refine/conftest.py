@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from encoded_once import encoding_once
 from ultrarefiner.data.phantom import PhantomConfig, draw_phantom
 from ultrarefiner.data.rough import roughen_mask
 from ultrarefiner.foundation import LiteMedSAM, lite_medsam
@@ -48,6 +49,12 @@ def examples() -> tuple[Example, ...]:
 def lite_medsam_model() -> LiteMedSAM:
     """Pretrained LiteMedSAM; its parameters need no gradient here."""
     return lite_medsam().requires_grad_(False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _encoding_once() -> Iterator[None]:
+    with encoding_once():
+        yield
 
 
 @pytest.fixture(autouse=True)
