@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from ultrarefiner.coarse import encode_checkpoint
 from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.data.folds import assign_folds
 from ultrarefiner.data.manifest import Record, read_manifest, write_manifest
@@ -353,10 +354,12 @@ def test_a_coarse_network_alone_gets_the_untrained_refiner(
     phantoms: Path, command: Command, tmp_path: Path
 ) -> None:
     """Behind given masks the coarse network takes no part: whom it knows does not matter."""
-    out = tmp_path / "own.safetensors"
+    out, coarse = tmp_path / "own.safetensors", tmp_path / "coarse.safetensors"
+    trained = load_refiner("busbra-lite")
+    coarse.write_bytes(encode_checkpoint(trained.network, trained.card))
     given = ("--coarse", phantoms / "coarse", "--refiner.prompts.jitter", "0", "--fold", "1")
     outcome = command(
-        *calibrate("busbra-lite", phantoms, *EXPECTED, *given, "--alpha", "0.5", "--out", out),
+        *calibrate(coarse, phantoms, *EXPECTED, *given, "--alpha", "0.5", "--out", out),
         *("--delta", "0.9"),
     )
     assert (outcome.code, outcome.err) == (0, "")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from trained_parts import Logged, changed, copy_state, phantom_batch
 
-from ultrarefiner.coarse import load_checkpoint
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.losses import JOINT_LOSSES
+from ultrarefiner.refine.checkpoint import load_refiner
 from ultrarefiner.refine.gates import GateConfig
 from ultrarefiner.training.joint_module import JointModule
 from ultrarefiner.training.recipe import Phase3Config, trainable_refiner
@@ -38,7 +38,7 @@ class AtEpoch(JointModule):
 
 
 def module_of(*, epoch: int = 1, gate: str = "none", **settings: Any) -> JointModule:
-    network = load_checkpoint("busbra-lite").network
+    network = load_refiner("busbra-lite").network
     refiner = replace(trainable_refiner(), gate=GateConfig(kind=gate))
     pipeline = training_pipeline(FOUNDATION_MODELS["lite-medsam"](), refiner)
     config = Phase3Config(**({"frozen_epochs": 1, "epochs": 3} | settings))

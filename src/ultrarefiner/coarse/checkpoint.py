@@ -63,7 +63,7 @@ def load_checkpoint(name_or_path: str | Path) -> CoarseCheckpoint:
 
     Args:
         name_or_path: a file, a folder with ``coarse.safetensors``, or the name of a network that
-            comes with the package (``busbra-lite``).
+            comes with the package.
 
     Raises:
         WeightsError: not there, damaged, or not one of ours.

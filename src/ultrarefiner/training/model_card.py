@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -159,14 +159,22 @@ def _changed(loaded: RefinerCheckpoint) -> str:
 
 def _settings(config: RefinerConfig) -> str:
     """Return the settings that are not the defaults."""
-    default = asdict(RefinerConfig())
+    default = dict(_leaves(asdict(RefinerConfig())))
     changes = [
-        f"`{stage}.{name}: {json.dumps(value)}`"
-        for stage, values in asdict(config).items()
-        for name, value in values.items()
-        if value != default[stage][name]
+        f"`{name}: {json.dumps(value)}`"
+        for name, value in _leaves(asdict(config))
+        if value != default[name]
     ]
     return ", ".join([*changes, "else the defaults"])
+
+
+def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give each single setting with its dotted name."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", leaf) for inner, leaf in _leaves(value))
+        else:
+            yield name, value
 
 
 def _origin(path: Path, story: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Trained networks that come with the package, some with their refiner; model cards lie beside."""
+"""Trained networks that come with the package, with their refiners; model cards lie beside."""
 
 from ultrarefiner.weights import PackagedWeights
 
@@ -8,9 +8,9 @@ PRETRAINED = {
         package="ultrarefiner",
         distribution="ultrarefiner",
         file="coarse/pretrained/busbra-lite.safetensors",
-        sha256="d7bfe99c1aa8e4165bb4786ec5686614b6d94599dab8c9365cc3f6d87b72a4da",
+        sha256="7cd9be014bea1f560a39822729582ffac3784373914dc3bf68e472b596ebf0f5",
         licence="Apache-2.0; trained on BUS-BRA, cite its article",
-        source="ultrarefiner train recipes/busbra_unet.yaml",
+        source="ultrarefiner train recipes/busbra.yaml",
     ),
     "nano": PackagedWeights(
         name="nano",
