@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ultrarefiner.data.atomic import atomic_path, remove_unfinished
 from ultrarefiner.data.writers import write_json
-from ultrarefiner.errors import InputError
+from ultrarefiner.errors import InputError, OutputError
 from ultrarefiner.training.engine.averaging import WeightAverage
 from ultrarefiner.training.engine.curves import EVENTS, TABLE, Curves
 from ultrarefiner.training.engine.guards import FiniteGuard
@@ -108,9 +108,22 @@ def _changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, str, str
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint: the old one is there until the new one is whole."""
+    """Write a checkpoint: the old one is there until the new one is whole.
+
+    Raises:
+        OutputError: it cannot be written, as on a full disk.
+    """
     with atomic_path(path) as temporary:
-        torch.save(dict(state), temporary)
+        try:
+            torch.save(dict(state), temporary)
+        except (
+            RuntimeError
+        ) as cause:  # of PyTorch's writer, which does not say what the system said
+            raise OutputError(
+                f"cannot write {path}",
+                found=str(cause).partition("\n")[0],
+                fix="Check whether the disk is full, and run it again with --resume.",
+            ) from cause
 
 
 def load_state(path: Path) -> dict[str, Any]:
