@@ -8,20 +8,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-import torch
 from commands import Command, Outcome, Run, call, refine_args
 
 from encoded_once import encoding_once
 from ultrarefiner.data.phantom import PhantomConfig, write_phantoms
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Keep to one thread: where other processes work too, threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", autouse=True)

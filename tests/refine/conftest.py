@@ -60,12 +60,3 @@ def _encoding_once() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _one_stream_of_random_numbers() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Use one thread: beside other test workers, two threads of one model take 3 times the CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from ultrarefiner.coarse import CoarseConfig
 from ultrarefiner.data.folds import assign_folds
 from ultrarefiner.data.manifest import read_manifest, write_manifest
 from ultrarefiner.data.phantom import PhantomConfig, write_phantoms
 from ultrarefiner.training.recipe import Phase1Config, TrainingRecipe
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other are slow where tests already run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
