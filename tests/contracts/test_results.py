@@ -120,3 +120,21 @@ def test_a_training_says_how_it_was_made(path: Path) -> None:
         assert phase["curves"]["val_dsc"]
         assert len(phase["split_sha256"]) == 64
         assert phase["versions"].keys() >= {"ultrarefiner", "torch", "numpy"}
+
+
+@pytest.mark.parametrize("name", ["busbra_rough", "busbra_8"])
+def test_the_page_shows_what_calibrations_came_to(name: str) -> None:
+    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    path = _ROOT / "docs" / "results" / "calibration" / f"{name}.json"
+    for found in json.loads(path.read_text(encoding="utf-8"))["fold 3"].values():
+        gain, harmed = found["paired"]["differences"]["dsc"], found["paired"]["harmed"]
+        low, high = 100 * harmed["low"], 100 * harmed["high"]
+        cells = (
+            f"{found['baseline']['dsc']['mean']:.3f}",
+            f"{found['summary']['dsc']['mean']:.3f}",
+            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+            f"{100 * harmed['share']:.1f} % [{low:.1f}, {high:.1f}]",
+            f"{100 * found['accepted_share']:.0f} %",
+        )
+        assert f"| {' | '.join(cells)} |" in page
+        assert len(found["cases"]) == found["num_images"]

@@ -165,7 +165,7 @@ class TestStandardisedMean:
 p_values = st.lists(st.floats(0, 1), min_size=1, max_size=10)
 
 
-@settings(deadline=None, max_examples=10)  # statsmodels is slow
+@settings(deadline=None, max_examples=25)  # statsmodels is slow
 @given(p_values=p_values)
 def test_holm_equals_statsmodels_and_keeps_the_order(p_values):
     adjusted = np.array(holm(p_values))
