@@ -43,7 +43,7 @@ def test_too_few_patients_are_told_how_many_it_takes() -> None:
     Promise().check_patients(59)
     with pytest.raises(InputError, match="too few patients") as refused:
         Promise().check_patients(58)
-    for words in ("at least 59 to choose the threshold on", "about 79 with those", "found 58"):
+    for words in ("at least 59 to choose the threshold on", "about 70 with those", "found 58"):
         assert words in str(refused.value)
     with pytest.raises(InputError) as refused:
         Promise(method=CONFORMAL).check_patients(2, learn_share=0.0)

@@ -9,7 +9,7 @@ import pytest
 from outcomes_drawn import drawn, outcome
 
 from ultrarefiner.calibration.promise import Promise
-from ultrarefiner.calibration.rule import calibrate_rule, learn_rule
+from ultrarefiner.calibration.rule import calibrate_rule
 from ultrarefiner.calibration.threshold import (
     candidate_thresholds,
     deliver,
@@ -111,6 +111,8 @@ def test_a_rule_keeps_the_gain_and_loses_the_harm() -> None:
     assert found.rule.num_patients == 120
     scores = sorted(case.score for case in found.cases if case.split == "B")
     assert list(found.rule.scores) == scores
+    tried = [step.threshold for step in found.search.tried]
+    assert tried == [math.inf, *sorted(set(scores), reverse=True), -math.inf]
 
 
 def test_new_patients_are_harmed_as_seldom_as_promised() -> None:
@@ -119,15 +121,12 @@ def test_new_patients_are_harmed_as_seldom_as_promised() -> None:
     Images are harmed with probability 0.9 from a distance of 0.8 on, so that the risk of a
     threshold has a closed form.
     """
-    promise, num = Promise(alpha=0.12, eta=0.1), 200
+    promise, num = Promise(alpha=0.12, eta=0.1), 400
     risks = []
     for draw in range(num):
         learned, chosen = drawn(10, seed=1000 + draw), drawn(40, seed=5000 + draw)
-        rule = learn_rule(learned, chosen, promise, source=NETWORK, binding="0")
-        scores = [rule.score(item.signs) for item in chosen]
-        thresholds = candidate_thresholds(np.linspace(-2.5, 0, 26).tolist())
-        found = search_threshold(chosen, scores, thresholds, promise=promise)
-        farthest = min(1.0, -found.threshold / rule.weights["moved"])
+        rule = calibrate_rule(learned, chosen, promise, source=NETWORK, binding="0").rule
+        farthest = min(1.0, -rule.threshold / rule.weights["moved"])
         risks.append(0.9 * max(0.0, farthest - 0.8))
     broken = np.mean(np.array(risks) > promise.alpha)
     assert broken <= promise.eta + 2 * math.sqrt(promise.eta * (1 - promise.eta) / num)

@@ -18,13 +18,12 @@ from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
 from ultrarefiner.refine.checkpoint import (
     JOINT,
     REFINER,
-    config_from_json,
     encode_refiner,
     is_refiner,
     load_refiner,
     with_settings,
 )
-from ultrarefiner.refine.gates import GateConfig
+from ultrarefiner.refine.gates import GateConfig, NoGate
 from ultrarefiner.refine.localization import LocalizerConfig
 from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.prompts import PromptConfig
@@ -201,6 +200,27 @@ def test_stabiliser_softening_and_flips_are_free(path: Path) -> None:
     assert again.binding != found.binding
 
 
+def test_a_gate_without_weights_is_free_where_none_was_trained(tmp_path: Path) -> None:
+    config = replace(CONFIG, gate=GateConfig(kind="evidence", minimum=0.3, maximum=1.0))
+    model = FOUNDATION_MODELS["lite-medsam"]()
+    path = tmp_path / REFINER
+    path.write_bytes(
+        encode_refiner(
+            build_coarse(NETWORK).eval(),
+            build_pipeline(model, config),
+            foundation="lite-medsam",
+            config=config,
+            card={},
+        )
+    )
+    found = load_refiner(path)
+    opened = found.refiner(RefinerConfig(gate=GateConfig(kind="none")))
+    assert isinstance(opened.pipeline.gate, NoGate)
+    assert opened.config == replace(config, gate=GateConfig(kind="none"))
+    with pytest.raises(ConfigError, match=r"setting gate of checkpoint .*found .*hybrid"):
+        found.refiner(RefinerConfig(gate=GateConfig(kind="hybrid")))
+
+
 def test_a_checkpoint_from_before_there_were_flips(path: Path) -> None:
     with safetensors.safe_open(path, framework="pt") as stream:
         header = json.loads(stream.metadata()["ultrarefiner"])
@@ -242,11 +262,3 @@ def test_what_is_no_refiner_is_named(path: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no checkpoint 'nowhere'"):
         load_refiner("nowhere")
     assert not is_refiner("nowhere")
-
-
-def test_settings_survive_json() -> None:
-    stored = json.loads(json.dumps(asdict(CONFIG)))
-    assert config_from_json(RefinerConfig, stored) == CONFIG
-    stored["prompts"]["boxen"] = stored["prompts"].pop("boxes")
-    with pytest.raises(ConfigError, match=r"PromptConfig: .*found boxen, boxes"):
-        config_from_json(RefinerConfig, stored)

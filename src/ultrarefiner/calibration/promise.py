@@ -32,7 +32,7 @@ class Promise:
     delta: float = 0.02
     eta: float = 0.05
     method: str = LEARN_THEN_TEST
-    learn_share: float = 0.25
+    learn_share: float = 0.15
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -122,6 +122,9 @@ def calibrate_rule(
 ) -> Calibration:
     """Learn a score on some patients and choose its threshold on others; see :func:`learn_rule`.
 
+    Every threshold there is is tried, in falling order, which is settled beforehand. What is seen
+    of that are the scores of the second kind of patients: between two of them nothing changes.
+
     Raises:
         InputError: there are too few patients.
     """
@@ -131,7 +134,7 @@ def calibrate_rule(
         for split, outcomes in (("A", learned), ("B", chosen))
         for outcome in outcomes
     ]
-    thresholds = candidate_thresholds([case.score for case in cases if case.split == "A"])
+    thresholds = candidate_thresholds([case.score for case in cases if case.split == "B"])
     return conclude(rule, cases, thresholds, promise)
 
 

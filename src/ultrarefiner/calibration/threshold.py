@@ -91,7 +91,8 @@ def candidate_thresholds(scores: Sequence[float]) -> tuple[float, ...]:
     """Return thresholds between accepting nothing and accepting everything, the strictest first.
 
     Args:
-        scores: of images that the threshold is not chosen on: each is a threshold.
+        scores: of images: each is a threshold. Of those that it is chosen on none is left out, and
+            nothing more can happen between them: so all real numbers are tried, in falling order.
 
     Example:
         >>> candidate_thresholds([-0.5, 0.0, -0.5])
@@ -110,9 +111,10 @@ def search_threshold(
     """Return the loosest threshold that keeps a promise, and all that were tried.
 
     Args:
-        outcomes: of the images to choose it on; neither score nor thresholds were learned on them.
+        outcomes: of the images to choose it on; the score was not learned on them.
         scores: of these images.
-        thresholds: from strict to loose, the first accepts nothing.
+        thresholds: from strict to loose, the first accepts nothing; settled beforehand, or all
+            scores.
         promise: what is to be kept.
 
     Raises:

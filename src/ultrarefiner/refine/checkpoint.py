@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,13 +31,15 @@ from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.gates import build_gate
 from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.predictor import Refiner
+from ultrarefiner.settings import config_from_json
 
 FORMAT = "refiner-1"
 JOINT, REFINER = "joint.safetensors", "refiner.safetensors"
 LATEST_FIRST = (JOINT, REFINER, COARSE)
 _KEY, _REFINERS = "ultrarefiner", (JOINT, REFINER)
 _UNTRAINED = ("softening", "stabilizer", "flips")
-"""Settings that training does not depend on: they may be others at prediction, without a rule."""
+"""Settings that training does not depend on: they may be others at prediction, without a rule.
+So may be the gate, if neither the trained nor the other one has weights."""
 _BOUND = ("network", "foundation", "foundation_sha256", "refiner")
 """Parts of the header that an acceptance rule holds for, beside all tensors."""
 
@@ -85,7 +87,7 @@ class RefinerCheckpoint:
             given, trained = getattr(asked, item.name), getattr(self.config, item.name)
             if given in (getattr(default, item.name), trained):
                 continue
-            if item.name not in _UNTRAINED:
+            if not self._is_free(item.name, asked):
                 raise ConfigError(
                     f"setting {item.name} of checkpoint {self.origin}",
                     expected=f"what it was trained with: {trained}",
@@ -101,6 +103,12 @@ class RefinerCheckpoint:
                 )
             free[item.name] = given
         return replace(self.config, **free)
+
+    def _is_free(self, name: str, asked: RefinerConfig) -> bool:
+        """Return whether a setting may be another than that of the training."""
+        if name == "gate":
+            return not self.gate and not build_gate(asked.gate).state_dict()
+        return name in _UNTRAINED
 
     def check_foundation(self, asked: str | None) -> None:
         """Make sure that nobody asks for another foundation model than it brings along.
@@ -249,25 +257,6 @@ def load_refiner(name_or_path: str | Path) -> RefinerCheckpoint:
             found=f"others ({found.binding[:12]})",
         )
     return found
-
-
-def config_from_json(kind: type[Any], stored: Mapping[str, Any]) -> Any:
-    """Return a settings object from what ``asdict`` and JSON made of it.
-
-    Raises:
-        ConfigError: a setting is missing or unknown.
-    """
-    names = {item.name for item in fields(kind)}
-    if stored.keys() != names:
-        different = ", ".join(sorted(stored.keys() ^ names))
-        raise ConfigError(kind.__name__, expected=", ".join(sorted(names)), found=different)
-    hints = get_type_hints(kind)
-    values = {}
-    for name, value in stored.items():
-        if is_dataclass(hints[name]):
-            value = config_from_json(hints[name], value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
 
 
 def _check_signs(header: Mapping[str, Any], path: Path) -> None:

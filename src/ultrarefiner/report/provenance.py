@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ultrarefiner.report.calibrated import Calibration
 from ultrarefiner.report.learning import Training
 from ultrarefiner.report.sources import RunSource, Sources
+from ultrarefiner.settings import dotted
 
 Entries = dict[str, str]
 
@@ -39,7 +40,7 @@ def flatten(settings: Mapping[str, Any]) -> str:
         prompts.jitter: 4
         prompts.box: none
     """
-    return "\n".join(f"{name}: {_text(value)}" for name, value in _leaves(settings, ""))
+    return "\n".join(f"{name}: {_text(value)}" for name, value in dotted(settings).items())
 
 
 def _of_run(run: RunSource) -> Entries:
@@ -98,14 +99,6 @@ def _of_calibration(calibration: Calibration) -> Entries:
 
 def _versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in versions.items())
-
-
-def _leaves(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _text(value: object) -> str:

@@ -132,7 +132,8 @@ def learn_then_test(
 
     The first threshold whose p-value is above eta ends it, so that any number may be tried at no
     price: to err, the first one with a risk above alpha has to pass a test of level eta. The
-    thresholds and their order must not depend on these patients.
+    thresholds and their order must not depend on these patients. All thresholds of a score in
+    falling order do not: as losses change only at the patients' own scores, those stand for all.
 
     Args:
         losses: a row per threshold, the strictest first, a column per patient, in [0, 1].

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from ultrarefiner.errors import ConfigError
 from ultrarefiner.foundation import LITE_MEDSAM_WEIGHTS
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.checkpoint import RefinerCheckpoint
+from ultrarefiner.settings import dotted
 from ultrarefiner.training.tuning import TUNINGS
 from ultrarefiner.weights import PackagedWeights, file_sha256
 
@@ -159,22 +160,13 @@ def _changed(loaded: RefinerCheckpoint) -> str:
 
 def _settings(config: RefinerConfig) -> str:
     """Return the settings that are not the defaults."""
-    default = dict(_leaves(asdict(RefinerConfig())))
+    default = dotted(asdict(RefinerConfig()))
     changes = [
         f"`{name}: {json.dumps(value)}`"
-        for name, value in _leaves(asdict(config))
+        for name, value in dotted(asdict(config)).items()
         if value != default[name]
     ]
     return ", ".join([*changes, "else the defaults"])
-
-
-def _leaves(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Give each single setting with its dotted name."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}.{inner}", leaf) for inner, leaf in _leaves(value))
-        else:
-            yield name, value
 
 
 def _origin(path: Path, story: Mapping[str, Any]) -> dict[str, str]:

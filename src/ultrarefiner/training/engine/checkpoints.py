@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from ultrarefiner.data.atomic import atomic_path, remove_unfinished
 from ultrarefiner.data.writers import write_json
 from ultrarefiner.errors import InputError, OutputError
+from ultrarefiner.settings import dotted
 from ultrarefiner.training.engine.averaging import WeightAverage
 from ultrarefiner.training.engine.curves import EVENTS, TABLE, Curves
 from ultrarefiner.training.engine.guards import FiniteGuard
@@ -81,7 +82,7 @@ class RunFiles:
             )
         was, now = json.loads(self.plan.read_text(encoding="utf-8")), json.loads(json.dumps(plan))
         if was != now:
-            changes = [f"{path}: {old} -> {new}" for path, old, new in _changes(was, now)]
+            changes = _changes(was, now)
             more = f" and {len(changes) - _NUM_SHOWN} more" if len(changes) > _NUM_SHOWN else ""
             raise ResumeError(
                 f"cannot resume {self.folder}",
@@ -96,15 +97,18 @@ class RunFiles:
             old.unlink(missing_ok=True)
 
 
-def _changes(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield the dotted path of each value that differs, with what it was and is, in short."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in sorted(was.keys() | now.keys()):
-            inner = f"{path}.{name}" if path else name
-            yield from _changes(was.get(name, _ABSENT), now.get(name, _ABSENT), inner)
-    elif was != now:
-        old, new = ("absent" if v is _ABSENT else f"{json.dumps(v):.24}" for v in (was, now))
-        yield path, old, new
+def _changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return each value that differs by its dotted name, with what it was and is, in short."""
+    old, new = dotted(was), dotted(now)
+    return [
+        f"{name}: {_shown(old, name)} -> {_shown(new, name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+    ]
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    return f"{json.dumps(values[name]):.24}" if name in values else "absent"
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
