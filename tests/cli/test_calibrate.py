@@ -115,7 +115,7 @@ def test_the_record(calibrated: Run) -> None:
     curve = content["curve"]
     assert (curve[0]["threshold"], curve[-1]["threshold"]) == ("none", None)
     assert curve[0]["p_value"] == pytest.approx(0.5**4)
-    assert {case["score"] for case in cases["A"]} == {p["threshold"] for p in curve[1:-1]}
+    assert {case["score"] for case in cases["B"]} == {p["threshold"] for p in curve[1:-1]}
 
 
 def test_predict_keeps_to_the_rule(
