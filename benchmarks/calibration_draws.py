@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,8 @@ def main() -> None:
         json.dumps(
             {
                 "settings": asdict(promise) | {"flips": args.flips, "draws": args.draws},
+                "command": shlex.join(["python", *sys.argv]),
+                "binding": binding,
                 "versions": versions("numpy", "torch", "ultrarefiner"),
                 "calibration_patients": len(set(patients_of(measured.records))),
                 "test_without_rule": asdict(before),

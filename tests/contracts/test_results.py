@@ -130,7 +130,7 @@ def test_a_training_says_how_it_was_made(path: Path) -> None:
         assert phase["versions"].keys() >= {"ultrarefiner", "torch", "numpy"}
 
 
-@pytest.mark.parametrize("name", ["busbra_rough", "busbra_8"])
+@pytest.mark.parametrize("name", ["busbra_rough", "busbra_8", "busbra_own"])
 def test_the_page_shows_what_calibrations_came_to(name: str) -> None:
     page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     path = _ROOT / "docs" / "results" / "calibration" / f"{name}.json"
@@ -146,3 +146,18 @@ def test_the_page_shows_what_calibrations_came_to(name: str) -> None:
         )
         assert f"| {' | '.join(cells)} |" in page
         assert len(found["cases"]) == found["num_images"]
+
+
+@pytest.mark.parametrize("name", ["rough"])
+def test_the_page_shows_what_other_draws_came_to(name: str) -> None:
+    page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    path = _ROOT / "docs" / "results" / "calibration" / f"draws_{name}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    before, draws = found["test_without_rule"], found["draws"]
+    kept = [draw["test"]["gain"] / before["gain"] for draw in draws]
+    harmed = [draw["test"]["harmed_share"] for draw in draws]
+    assert max(harmed) <= found["settings"]["alpha"]
+    assert f"80 % or more in {sum(share >= 0.8 for share in kept)} of {len(draws)}" in page
+    assert f"{100 * sum(kept) / len(kept):.0f} % of the gain kept on average" in page
+    assert f"harmed {100 * sum(harmed) / len(harmed):.1f} % on average, " in page
+    assert f"{100 * max(harmed):.1f} % at most" in page
