@@ -57,21 +57,27 @@ def state(rule: AcceptanceRule, *, num_without_patient: int = 0, only_images: bo
 
 
 def refusal(calibration: Calibration) -> str:
-    """Return why no rule is worth storing, and what would help."""
+    """Return why no rule is worth storing, and what would help.
+
+    If the score knew images of whom few enough are made worse, more patients could show it.
+    """
     rule, before, search = calibration.rule, calibration.before, calibration.search
-    beyond = search.tried[search.chosen + 1]
     words = (
         f"no refinement can be trusted: of {before.patients} patients' images {_per_cent(before)} "
-        f"are made worse by more than {rule.delta:g} DSC where all {before.images} are refined, "
-        f"and {_per_cent(beyond)} where only {beyond.coverage:.1%} are; {rule.alpha:.1%} may be"
+        f"are made worse by more than {rule.delta:g} DSC where all {before.images} are refined"
     )
-    if beyond.harmed_share > rule.alpha:
+    beyond = search.tried[search.chosen + 1 :]
+    best = min(beyond, key=lambda tried: (tried.harmed_share / tried.coverage, -tried.coverage))
+    if best.harmed_share > rule.alpha * best.coverage:
         return (
-            f"{words}. Train the refiner on masks like these, or ask for more alpha or delta on "
-            "other patients."
+            f"{words}, and the score does not tell which; {rule.alpha:.1%} may be. Train the "
+            "refiner on masks like these, or ask for more alpha or delta on other patients."
         )
-    words = f"{words}, but that takes more patients to show"
-    return f"{words}. Give more, or ask for more alpha on other patients."
+    return (
+        f"{words}, and {_per_cent(best)} where only {best.coverage:.1%} are; {rule.alpha:.1%} may "
+        "be, but that takes more patients to show. Give more, or ask for more alpha on other "
+        "patients."
+    )
 
 
 def _head(rule: AcceptanceRule) -> str:
