@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from _timing import versions
+from ultrarefiner.calibration.calibrate import calibrate_measured
 from ultrarefiner.calibration.outcomes import Measured
 from ultrarefiner.calibration.promise import Promise
-from ultrarefiner.calibration.rule import calibrate_rule
 from ultrarefiner.calibration.splitting import patients_of, split_patients
 from ultrarefiner.calibration.subject import open_subject
 from ultrarefiner.calibration.task import Task
@@ -65,22 +65,14 @@ def draw(measured: Measured, test: Measured, promise: Promise, task: Task, bindi
     learned, _ = split_patients(
         measured.records, learn_share=promise.learn_share, seed=promise.seed
     )
-    to_learn = set(patients_of(learned))
-    found = calibrate_rule(
-        [outcome for outcome in measured.outcomes if outcome.patient in to_learn],
-        [outcome for outcome in measured.outcomes if outcome.patient not in to_learn],
-        promise,
-        source=task.source,
-        binding=binding,
-        bf16=measured.bf16,
-    )
+    found = calibrate_measured(measured, learned, promise, source=task.source, binding=binding)
     accepted = np.array(
         [found.rule.accepts(found.rule.score(item.signs)) for item in test.outcomes]
     )
     on_test = deliver(test.outcomes, accepted, delta=promise.delta)
     return {
         "seed": promise.seed,
-        "threshold": None if np.isinf(found.rule.threshold) else found.rule.threshold,
+        "threshold": found.rule.to_json()["threshold"],
         "calibration": asdict(found.after) | {"kept_gain": found.kept_gain},
         "test": asdict(on_test),
     }
@@ -101,6 +93,9 @@ def main() -> None:
     args = parser.parse_args()
     calibration, test = tasks(args)
     (measured, binding), (judged, _) = refine(calibration), refine(test)
+    shared = set(patients_of(measured.records)) & set(patients_of(judged.records))
+    if shared:
+        parser.error(f"{len(shared)} patients are in both folds, such as {min(shared)}")
     promise = calibration.promise
     everything = np.ones(len(judged.outcomes), dtype=bool)
     before = deliver(judged.outcomes, everything, delta=promise.delta)

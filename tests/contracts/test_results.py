@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,16 +99,24 @@ def test_the_readme_shows_fold_three() -> None:
     assert line.replace("default", "UltraRefiner") in readme
 
 
+def dsc_cells(found: dict[str, Any]) -> tuple[str, str, str]:
+    """Return the mean DSC before and after, and the gain with its interval."""
+    gain = found["paired"]["differences"]["dsc"]
+    return (
+        f"{found['baseline']['dsc']['mean']:.3f}",
+        f"{found['summary']['dsc']['mean']:.3f}",
+        f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+    )
+
+
 @pytest.mark.parametrize("path", _TRAININGS, ids=lambda path: path.stem)
 def test_the_page_shows_what_trainings_came_to(path: Path) -> None:
     page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     result = json.loads(path.read_text(encoding="utf-8"))
     for evaluation in result["evaluations"].values():
-        gain, paired = evaluation["paired"]["differences"]["dsc"], evaluation["paired"]
+        paired = evaluation["paired"]
         cells = (
-            f"{evaluation['baseline']['dsc']['mean']:.3f}",
-            f"{evaluation['summary']['dsc']['mean']:.3f}",
-            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+            *dsc_cells(evaluation),
             f"{100 * paired['harmed']['share']:.1f} %",
             f"{100 * paired['improved']['share']:.0f} %",
         )
@@ -135,12 +144,10 @@ def test_the_page_shows_what_calibrations_came_to(name: str) -> None:
     page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     path = _ROOT / "docs" / "results" / "calibration" / f"{name}.json"
     for found in json.loads(path.read_text(encoding="utf-8"))["fold 3"].values():
-        gain, harmed = found["paired"]["differences"]["dsc"], found["paired"]["harmed"]
+        harmed = found["paired"]["harmed"]
         low, high = 100 * harmed["low"], 100 * harmed["high"]
         cells = (
-            f"{found['baseline']['dsc']['mean']:.3f}",
-            f"{found['summary']['dsc']['mean']:.3f}",
-            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+            *dsc_cells(found),
             f"{100 * harmed['share']:.1f} % [{low:.1f}, {high:.1f}]",
             f"{100 * found['accepted_share']:.0f} %",
         )
@@ -161,3 +168,17 @@ def test_the_page_shows_what_other_draws_came_to(name: str) -> None:
     assert f"{100 * sum(kept) / len(kept):.0f} % of the gain kept on average" in page
     assert f"harmed {100 * sum(harmed) / len(harmed):.1f} % on average, " in page
     assert f"{100 * max(harmed):.1f} % at most" in page
+
+
+@pytest.mark.parametrize("name", ["rough", "8"])
+def test_the_first_draw_is_the_calibration_itself(name: str) -> None:
+    folder = _ROOT / "docs" / "results" / "calibration"
+    drawn = json.loads((folder / f"draws_{name}.json").read_text(encoding="utf-8"))
+    made = json.loads((folder / f"busbra_{name}.json").read_text(encoding="utf-8"))["calibration"]
+    first = drawn["draws"][0]
+    assert drawn["binding"] == made["rule"]["binding"]
+    assert first["seed"] == made["seed"]
+    assert first["threshold"] == pytest.approx(made["rule"]["threshold"], abs=1e-5)
+    assert first["calibration"] == pytest.approx(
+        made["after"] | {"kept_gain": made["kept_gain"]}, abs=1e-5
+    )

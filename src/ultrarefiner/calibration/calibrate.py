@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ultrarefiner.calibration.outcomes import Measured, check_truths, naming
+from ultrarefiner.calibration.promise import Promise
 from ultrarefiner.calibration.rule import Calibration, calibrate_rule
 from ultrarefiner.calibration.splitting import (
     num_without_patient,
@@ -14,7 +15,7 @@ from ultrarefiner.calibration.splitting import (
 )
 from ultrarefiner.calibration.statement import refusal, state
 from ultrarefiner.calibration.storing import calibrated_file, replaced, store
-from ultrarefiner.calibration.subject import Subject, open_subject
+from ultrarefiner.calibration.subject import open_subject
 from ultrarefiner.calibration.task import Result, Task, remarks_on_patients
 from ultrarefiner.data.manifest import Record
 
@@ -49,7 +50,13 @@ def calibrate(task: Task, out: Path | None = None) -> Result:
         )
         promise.check_patients(len(set(patients_of(chosen))))
         measured = task.measure(subject, spare.records)
-        calibration = _learn(measured, learned, task=task, subject=subject)
+        calibration = calibrate_measured(
+            measured,
+            learned,
+            promise,
+            source=task.source,
+            binding=subject.checkpoint.binding,
+        )
         kept = not calibration.trusts_nothing
         if kept:
             statement = state(
@@ -77,17 +84,33 @@ def calibrate(task: Task, out: Path | None = None) -> Result:
     return result
 
 
-def _learn(
-    measured: Measured, learned: Sequence[Record], *, task: Task, subject: Subject
+def calibrate_measured(
+    measured: Measured,
+    learned: Sequence[Record],
+    promise: Promise,
+    *,
+    source: str,
+    binding: str,
 ) -> Calibration:
-    """Return the rule that some patients give the score of, and the others the threshold."""
+    """Return the rule that some patients give the score of, and the others the threshold.
+
+    Args:
+        measured: outcomes of both.
+        learned: images of those that the score is learned on.
+        promise: what is to be kept.
+        source: of the coarse masks, ``network`` or ``masks``.
+        binding: sha256 of the checkpoint that the outcomes are of.
+
+    Raises:
+        InputError: there are too few patients.
+    """
     to_learn = set(patients_of(learned))
     with naming(measured.failures):
         return calibrate_rule(
             [outcome for outcome in measured.outcomes if outcome.patient in to_learn],
             [outcome for outcome in measured.outcomes if outcome.patient not in to_learn],
-            task.promise,
-            source=task.source,
-            binding=subject.checkpoint.binding,
+            promise,
+            source=source,
+            binding=binding,
             bf16=measured.bf16,
         )

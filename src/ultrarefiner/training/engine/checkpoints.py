@@ -120,9 +120,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     with atomic_path(path) as temporary:
         try:
             torch.save(dict(state), temporary)
-        except (
-            RuntimeError
-        ) as cause:  # of PyTorch's writer, which does not say what the system said
+        # PyTorch's writer does not say what the system said.
+        except RuntimeError as cause:
             raise OutputError(
                 f"cannot write {path}",
                 found=str(cause).partition("\n")[0],
