@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ultrarefiner.errors import ConfigError
 
@@ -54,3 +58,50 @@ def autocast(device: torch.device, *, enabled: bool | None = None) -> AbstractCo
         device.type, dtype=torch.bfloat16, enabled=enabled
     )
     return context
+
+
+class DepthwiseInFloat32(TorchFunctionMode):
+    """Inside, a CPU under autocast computes depthwise convolutions in float32.
+
+    Only there: their gradients in bfloat16 take 5 to 20 times as long where the stride is 2 or the
+    kernel 5 x 5 (oneDNN has no fast kernel), which is half the time of a training step of an
+    EfficientNet. What comes out is in the format of what went in. ``benchmarks/phase1.py``.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func``, in float32 if it is such a convolution."""
+        kwargs = kwargs or {}
+        if func is not torch.conv2d or not torch.is_autocast_enabled("cpu"):
+            return func(*args, **kwargs)
+        return _convolve(*args, **kwargs)
+
+
+def _convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve as :func:`torch.conv2d` does; on a CPU and depthwise, in float32."""
+    if x.device.type != "cpu" or not 1 < groups == x.shape[1]:
+        return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    with torch.autocast("cpu", enabled=False):
+        out = torch.conv2d(
+            x.float(),
+            weight.float(),
+            None if bias is None else bias.float(),
+            stride,
+            padding,
+            dilation,
+            groups,
+        )
+    return out.to(x.dtype)

@@ -14,6 +14,7 @@ from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.acceptance import SIGNS, Signs
 
 DELTA = 0.02
+PRIOR = dict.fromkeys(SIGNS, 0.1) | {"doubted": 1.0, "unsupported": 1.0}
 
 
 def outcome(gain: float, *lesions: dict[str, float], changed: bool = True) -> Outcome:
@@ -85,7 +86,7 @@ def best_sign(outcomes: list[Outcome]) -> dict[str, float]:
 
 def test_minimises_its_formula():
     """The formula written out with loops, and another minimiser that is given no gradient."""
-    outcomes = simulated(3, 40)
+    outcomes = simulated(11, 40)
     names = ["moved", "doubted", "undecided"]
     rows = [{name: getattr(item.signs[0], name) for name in names} for item in outcomes]
     outcomes = [outcome(item.gain, row) for item, row in zip(outcomes, rows, strict=True)]
@@ -94,9 +95,13 @@ def test_minimises_its_formula():
     share = [1 / (1 + math.exp((DELTA + item.gain) / 0.01)) for item in outcomes]
     gain = [(1 - h) * max(item.gain, 0) for h, item in zip(share, outcomes, strict=True)]
 
+    agreement = np.square(np.corrcoef(signs.T)).sum(axis=0)
+    votes = np.array([PRIOR[name] for name in names]) / agreement
+
     def objective(point: np.ndarray) -> float:
         offset, weights = point[0], point[1:]
-        total = 0.1 * sum((weights - weights.mean()) ** 2) + 1e-3 * sum(weights**2)
+        along = sum(weights * votes) / sum(votes**2)
+        total = sum((weights - along * votes) ** 2) + 1e-3 * sum(weights**2)
         for h, g, x in zip(share, gain, signs, strict=True):
             logit = offset + x @ weights
             total += h / sum(share) / 2 * math.log1p(math.exp(-logit))
@@ -106,10 +111,11 @@ def test_minimises_its_formula():
     bounds = [(-10, 10), (0, 10), (0, 10), (0, 10)]
     found = minimize(objective, [0, 1, 1, 1], bounds=bounds, method="SLSQP", tol=1e-12)
     weights = learn_weights(outcomes, DELTA)
-    raw = np.array([weights[name] for name in names])
     spread = np.array([[row[name] for name in names] for row in rows]).std(axis=0)
-    expected = found.x[1:] / spread
-    assert raw / raw.sum() == pytest.approx(expected / expected.sum(), abs=0.01)
+    standardised = np.array([weights[name] for name in names]) * spread
+    expected = found.x[1:]
+    assert min(expected) > 0.01 * sum(expected)  # each sign has a say
+    assert standardised / standardised.sum() == pytest.approx(expected / expected.sum(), abs=0.01)
 
 
 def test_no_weight_is_negative_although_a_sign_goes_with_gain():
@@ -160,31 +166,33 @@ def test_images_left_as_they_were_are_passed_over():
 
 
 @pytest.mark.parametrize("gain", [0.05, 0.0, -0.05])
-def test_standardised_signs_weigh_the_same_where_nothing_can_be_learned(gain):
+def test_votes_are_the_weights_where_nothing_can_be_learned(gain):
     """None fell, none changed its DSC, or none rose."""
     rng = np.random.default_rng(0)
     rows = rng.random((30, 2)) * [1.0, 0.1]
     outcomes = [outcome(gain, {"moved": moved, "doubted": doubted}) for moved, doubted in rows]
     weights = learn_weights(outcomes, DELTA)
     spread = rows.std(axis=0)
-    assert weights["moved"] * spread[0] == pytest.approx(weights["doubted"] * spread[1])
+    moved, doubted = weights["moved"] * spread[0], weights["doubted"] * spread[1]
+    assert moved / PRIOR["moved"] == pytest.approx(doubted / PRIOR["doubted"])
     assert weights["moved"] > 0
     assert weights["scattered"] == 0  # never seen to vary
 
 
-def test_signs_that_go_with_gain_alone_weigh_the_same():
+def test_votes_are_the_weights_where_all_signs_go_with_gain():
     outcomes = [
         outcome(0.01 * i - 0.05, {"moved": 0.1 * i, "doubted": 0.01 * i}) for i in range(20)
     ]
     weights = learn_weights(outcomes, DELTA)
-    assert weights["moved"] * 10 == pytest.approx(weights["doubted"], rel=1e-6)
+    moved, doubted = weights["moved"] * 10, weights["doubted"]
+    assert moved / PRIOR["moved"] == pytest.approx(doubted / PRIOR["doubted"], rel=1e-6)
     assert weights["moved"] > 0
 
 
-def test_without_any_image_all_signs_count():
-    assert learn_weights([], DELTA) == dict.fromkeys(SIGNS, 1.0)
+def test_without_any_image_all_signs_count_as_beforehand():
+    assert learn_weights([], DELTA) == PRIOR
     alike = [outcome(0.1, {"moved": 0.2}), outcome(-0.1, {"moved": 0.2})]
-    assert learn_weights(alike, DELTA) == dict.fromkeys(SIGNS, 1.0)
+    assert learn_weights(alike, DELTA) == PRIOR
 
 
 @pytest.mark.parametrize("delta", [-0.1, 1.0, math.nan])

@@ -14,6 +14,7 @@ from ultrarefiner.foundation.tiny_vit import (
     TinyViT,
     TinyViTBlock,
     TinyViTConfig,
+    attention,
     fold_batch_norm,
 )
 
@@ -83,3 +84,25 @@ def test_gradient_reaches_image():
     assert torch.autograd.gradcheck(
         lambda value: network(value)[:, ::64, ::4, ::4], (images,), fast_mode=True
     )
+
+
+def test_attention_that_learns_equals_the_fused_one():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 9, 4, dtype=torch.float64) for _ in range(3))
+    bias = torch.randn(2, 9, 9, dtype=torch.float64)
+    fused = attention(q, k, v, bias)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+    assert torch.equal(fused, expected)
+    plain = attention(q.requires_grad_(), k, v, bias)
+    torch.testing.assert_close(plain, fused, atol=1e-6, rtol=0)  # its softmax is in float32
+
+
+def test_attention_has_gradients():
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 1, 4, 3, requires_grad=True) for _ in range(3)]
+    bias = torch.randn(1, 4, 4, requires_grad=True)
+    ours = torch.autograd.grad(attention(*parts, bias).square().sum(), [*parts, bias])
+    exact = [part.detach().double().requires_grad_() for part in (*parts, bias)]
+    fused = F.scaled_dot_product_attention(*exact[:3], attn_mask=exact[3][None])
+    for found, expected in zip(ours, torch.autograd.grad(fused.square().sum(), exact), strict=True):
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)

@@ -51,16 +51,21 @@ def step(module: RefinerModule, batch: RefinementBatch) -> None:
     optimizer.step()
 
 
-@pytest.mark.parametrize("trainable", ["decoder", "decoder+prompt"])
+@pytest.mark.parametrize("trainable", ["decoder", "decoder+prompt", "decoder+prompt+tail"])
 def test_what_is_frozen_stays_bitwise_as_it_was(trainable: str, batch: RefinementBatch) -> None:
     """Parameters and buffers; and of what is trained, all but the IoU head moves."""
     module = module_of(trainable, gate="learned")
     module.train()  # as Lightning or a user may call it
     before = copy_state(module)
+    if "tail" in trainable:
+        batch = {name: value for name, value in batch.items() if name != "embeddings"}  # type: ignore[assignment]
     step(module, batch)
     moved = {name.removeprefix("pipeline.foundation.") for name in changed(module, before)}
     parts = {name.partition(".")[0] for name in moved}
-    assert parts == {"mask_decoder"} | ({"prompt_encoder"} if "prompt" in trainable else set())
+    expected = {"decoder": "mask_decoder", "prompt": "prompt_encoder", "tail": "image_encoder"}
+    assert parts == {expected[name] for name in trainable.split("+")}
+    late = ("image_encoder.layers.2", "image_encoder.layers.3", "image_encoder.neck")
+    assert all(name.startswith(late) for name in moved if name.startswith("image_encoder"))
     decoder = {name for name, _ in module.pipeline.foundation.mask_decoder.named_parameters()}
     still = decoder - {name.removeprefix("mask_decoder.") for name in moved}
     # Of four mask tokens one is used, the IoU head has no loss here, and a softmax over keys does

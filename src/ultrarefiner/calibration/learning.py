@@ -6,7 +6,7 @@ raises it. They are those of a logistic regression that tells harm from gain,
 .. math:: \min_{b, w \ge 0} \; \tfrac12 \sum_i \tilde h_i \log(1 + e^{-b - w^T x_i})
           + \tfrac12 \sum_i \tilde g_i \log(1 + e^{b + w^T x_i})
           + \lambda \min_a \lVert w - a v \rVert^2, \quad
-          v_j = \Big( \sum_k \rho_{jk}^2 \Big)^{-1}, \quad
+          v_j = \pi_j \Big( \sum_k \rho_{jk}^2 \Big)^{-1}, \quad
           \tilde h_i \propto \sigma\Big(\frac{-\delta - d_i}{\tau}\Big), \quad
           \tilde g_i \propto \sigma\Big(\frac{\delta + d_i}{\tau}\Big) \max(d_i, 0)
 
@@ -18,9 +18,10 @@ on simulated images and on patients of BUS-BRA (fold 2, refiners trained on fold
 - What is not harmed counts by its gain, so that the sum tends to the log-ratio of harm to gain: to
   keep the most gain for a given harm, images are accepted by that ratio (Neyman and Pearson). On
   patients both together kept more gain in three cases of four, though they rank harm less well.
-- The penalty pulls weights towards votes v, not to zero: signs that say the same share one vote.
-  With equal votes, the four that tell how far a mask moved have half of the say. From 0.1 to 10
-  its strength hardly mattered.
+- The penalty pulls weights towards votes v, not to zero: signs that say the same share one vote,
+  and what the model and the image say of the new mask (pi = 1) counts for more than the rest
+  (0.1): how far a mask moved goes with gain as much as with harm, and among one to nine harmed
+  images a free fit cannot tell which.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.acceptance import SIGNS
 
 _SOFTNESS: Final = 0.01  # tau, in DSC
-_PULL: Final = 0.1  # lambda
+_PULL: Final = 1.0  # lambda
 _RIDGE: Final = 1e-3  # keeps weights finite where harm and gain are told apart without error
 _NEAR_ZERO: Final = 1e-9
+_PRIOR: Final = dict.fromkeys(SIGNS, 0.1) | {"doubted": 1.0, "unsupported": 1.0}  # pi
 
 
 def learn_weights(outcomes: Sequence[Outcome], delta: float) -> dict[str, float]:
@@ -65,8 +67,8 @@ def learn_weights(outcomes: Sequence[Outcome], delta: float) -> dict[str, float]
 
     Example:
         >>> weights = learn_weights([], delta=0.02)
-        >>> weights["moved"] == weights["doubted"] == 1
-        True
+        >>> weights["moved"], weights["doubted"]
+        (0.1, 1.0)
     """
     if not 0 <= delta < 1:
         raise ConfigError("delta", expected="a DSC in [0, 1)", found=f"{delta}")
@@ -76,9 +78,11 @@ def learn_weights(outcomes: Sequence[Outcome], delta: float) -> dict[str, float]
     spread = signs.std(axis=0) if changed else np.zeros(len(SIGNS))
     varies = spread > _NEAR_ZERO
     if not varies.any():
-        return dict.fromkeys(SIGNS, 1.0)
+        return dict(_PRIOR)
     weights = np.zeros(len(SIGNS))
-    fitted = _fit(signs[:, varies] / spread[varies], gains, delta)
+    standardised = signs[:, varies] / spread[varies]
+    prior = np.array([_PRIOR[name] for name in SIGNS])[varies]
+    fitted = _fit(standardised, gains, delta, votes=_votes(standardised, prior))
     weights[varies] = fitted / spread[varies]
     weights /= (signs @ weights).mean()
     return dict(zip(SIGNS, weights.tolist(), strict=True))
@@ -90,10 +94,13 @@ def _greatest(outcome: Outcome) -> list[float]:
 
 
 def _fit(
-    signs: Float64[np.ndarray, "N K"], gains: Float64[np.ndarray, " N"], delta: float
+    signs: Float64[np.ndarray, "N K"],
+    gains: Float64[np.ndarray, " N"],
+    delta: float,
+    *,
+    votes: Float64[np.ndarray, " K"],
 ) -> Float64[np.ndarray, " K"]:
     """Return the weights of standardised signs, their votes where nothing can be learned."""
-    votes = _votes(signs)
     if gains.min() >= 0 or gains.max() <= 0:
         return votes
     harm = expit((-delta - gains) / _SOFTNESS)
@@ -122,8 +129,10 @@ def _fit(
     return fitted if fitted.sum() > _NEAR_ZERO else votes
 
 
-def _votes(signs: Float64[np.ndarray, "N K"]) -> Float64[np.ndarray, " K"]:
+def _votes(
+    signs: Float64[np.ndarray, "N K"], prior: Float64[np.ndarray, " K"]
+) -> Float64[np.ndarray, " K"]:
     """Return how much each sign counts beforehand: those that say the same share one vote."""
     correlation = np.atleast_2d(np.corrcoef(signs, rowvar=False))
-    votes: Float64[np.ndarray, " K"] = 1 / np.square(correlation).sum(axis=1)
+    votes: Float64[np.ndarray, " K"] = prior / np.square(correlation).sum(axis=1)
     return votes

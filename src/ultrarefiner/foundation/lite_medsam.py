@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor
+from torch import Tensor, nn
 
 from ultrarefiner.foundation.protocol import FOUNDATION_MODELS, Decoded, FoundationModel, Prompts
 from ultrarefiner.foundation.sam_decoder import MaskDecoder
@@ -48,6 +48,10 @@ class LiteMedSAM(FoundationModel):
         self.image_encoder = TinyViT()
         self.prompt_encoder = PromptEncoder(256, embedding_size=64, input_size=256)
         self.mask_decoder = MaskDecoder(256)
+
+    def encoder_tail(self) -> tuple[nn.Module, ...]:
+        """Return the stages of 64 x 64 tokens and the neck: 8 of 12 blocks, a third of the time."""
+        return (*self.image_encoder.layers[2:], self.image_encoder.neck)
 
     def normalise(self, images: Images, valid: Bool[Tensor, "B 1 H W"]) -> Images:
         """Stretch each image's content to [0, 1]; padding is 0, as in LiteMedSAM's training."""

@@ -100,6 +100,10 @@ class FoundationModel(nn.Module, ABC):
     mask_size: int
     multimask_trained: bool
 
+    def encoder_tail(self) -> tuple[nn.Module, ...]:
+        """Return the last part of the image encoder, where gradients cost a fraction of all."""
+        return (self.image_encoder,)
+
     @abstractmethod
     def normalise(self, images: Images, valid: Bool[Tensor, "B 1 H W"]) -> Images:
         """Scale intensities as the model expects.

@@ -122,6 +122,24 @@ class PatchMerging(nn.Module):
         return out
 
 
+def attention(
+    q: Float[Tensor, "W h N d"],
+    k: Float[Tensor, "W h N d"],
+    v: Float[Tensor, "W h N d"],
+    bias: Float[Tensor, "h N N"],
+) -> Float[Tensor, "W h N d"]:
+    """Attend with a bias per head, fused where nothing is learned.
+
+    On a CPU the gradient of the fused one takes three to six times as long as that of plain matrix
+    products (windows of 49 and 196 tokens, bfloat16, one thread with AMX).
+    """
+    if not (q.requires_grad and q.device.type == "cpu"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
+    out: Tensor = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v
+    return out
+
+
 class WindowAttention(nn.Module):
     """Self-attention inside a window, with a learned bias per relative offset."""
 
@@ -145,7 +163,7 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(self.norm(x)).view(windows, tokens, self.num_heads, 3, -1)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(3))
         bias = self.attention_biases[:, self.bias_index].to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+        out = attention(q, k, v, bias)
         attended: Tensor = self.proj(out.transpose(1, 2).reshape(windows, tokens, dim))
         return attended
 

@@ -12,7 +12,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from ultrarefiner.precision import autocast
+from ultrarefiner.precision import DepthwiseInFloat32, autocast
 from ultrarefiner.training.coarse_module import CoarseModule
 from ultrarefiner.training.recipe import Schedule, TrainingRecipe
 
@@ -76,7 +76,7 @@ def measure(
     seconds = []
     for _ in range(3):
         start = perf_counter()
-        with autocast(device):
+        with autocast(device), DepthwiseInFloat32():
             total = loss().mean()
         torch.autograd.backward(total)
         synchronise(device)

@@ -38,7 +38,7 @@ def estimate_refinement(
     epochs = recipe.inner.epochs or recipe.phase1.epochs
     share = (num_inner - 1) * epochs / recipe.phase1.epochs
     yield f"{num_inner} inner networks, estimated: {share:.1f} times phase 1"
-    if not recipe.refiner.roi.crop:
+    if not recipe.encodes_in_training:
         seconds, num_bytes = _encode(model, device)
         views = 2 if recipe.phase2.flips or recipe.phase3.flips else 1
         num = views * (num_images + num_val)
@@ -96,7 +96,7 @@ def _noise(
         "network_images": torch.rand(batch_size, 1, network.side, network.side, device=device),
         "classes": classes,
     }
-    if not recipe.refiner.roi.crop:
+    if not recipe.encodes_in_training:
         with torch.inference_mode(), autocast(device):
             shape = model.encode(torch.rand(1, 3, *2 * [model.input_size], device=device)).shape
         batch["embeddings"] = torch.randn(batch_size, *shape[1:], device=device).bfloat16()

@@ -22,7 +22,7 @@ from ultrarefiner.training.judging import log_dice, log_loss
 from ultrarefiner.training.recipe import Phase3Config
 from ultrarefiner.training.refinement_data import RefinementBatch, is_outcome, refine_dominant
 from ultrarefiner.training.targets import truth_of_lesions
-from ultrarefiner.training.tuning import tune
+from ultrarefiner.training.tuning import tune, tuned_parameters
 
 
 class JointModule(pl.LightningModule):
@@ -48,7 +48,7 @@ class JointModule(pl.LightningModule):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.pipeline, self.config, self.seed = pipeline, config, seed
-        self.tuned = tune(pipeline.foundation, trainable)
+        tune(pipeline.foundation, trainable)
         self._start = weights_of(network) if config.loss.anchor_weight else None
         self.takes_logits = is_outcome(pipeline)
 
@@ -126,16 +126,18 @@ class JointModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a rate for each network, under a cosine that ends with the last step."""
         config = self.config
+        encoder, others = tuned_parameters(self.pipeline.foundation)
         groups = [
-            ("coarse", (self.network,), config.coarse_learning_rate),
-            ("refiner", self.tuned, config.learning_rate),
-            ("gate", (self.pipeline.gate,), config.gate_learning_rate),
+            ("coarse", list(self.network.parameters()), config.coarse_learning_rate),
+            ("refiner", others, config.learning_rate),
+            ("encoder", encoder, config.encoder_learning_rate),
+            ("gate", list(self.pipeline.gate.parameters()), config.gate_learning_rate),
         ]
         optimizer = torch.optim.AdamW(
             [
-                {"name": name, "params": _parameters(parts), "lr": rate}
-                for name, parts, rate in groups
-                if _parameters(parts)
+                {"name": name, "params": values, "lr": rate}
+                for name, values, rate in groups
+                if values
             ],
             weight_decay=config.weight_decay,
         )
@@ -159,7 +161,3 @@ def keep_statistics(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-
-
-def _parameters(parts: tuple[nn.Module, ...]) -> list[nn.Parameter]:
-    return [parameter for part in parts for parameter in part.parameters()]

@@ -36,7 +36,8 @@ class Material:
         split: who is learned from, chosen on, held out.
         side: of the pipeline's coarse grid [px].
         out_of_fold: predictions for every image of the split's training and inner validation.
-        cache: embeddings of these images; ``None`` where the view follows the mask.
+        cache: embeddings of these images; ``None`` where the view follows the mask or the
+            encoder is trained.
         digests: image path to the sha256 of its pixels.
     """
 
@@ -90,7 +91,7 @@ class Material:
             digests=[self.digests[record.image] for record in records] if self.cache else None,
             network_frame=(network.side, network.num_classes) if network else None,
             num_classes=self.recipe.network.num_classes,
-            natives=self.recipe.refiner.roi.crop,
+            natives=self.recipe.encodes_in_training,
             seed=seed,
         )
 
@@ -122,7 +123,7 @@ def gather_material(
     out_of_fold = make_out_of_fold(recipe, records, folder / "inner", side=side, options=options)
     cache: EmbeddingCache | None = None
     digests: dict[Path, str] = {}
-    if not recipe.refiner.roi.crop:
+    if not recipe.encodes_in_training:
         cache, digests = _cache(recipe, model, [r.image for r in records], options, embeddings)
     return Material(
         recipe=recipe,

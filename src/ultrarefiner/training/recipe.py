@@ -95,6 +95,7 @@ class Phase2Config(Schedule):
 
     Attributes:
         learning_rate: highest of the cosine schedule (AdamW).
+        encoder_learning_rate: highest of the image encoder, where it is trained.
         real_share: probability that an item's mask is an out-of-fold prediction; else it is a
             corrupted truth.
         flips: also show mirrored images.
@@ -105,6 +106,7 @@ class Phase2Config(Schedule):
     epochs: int = 12
     batch_size: int = 4
     learning_rate: float = 1e-4
+    encoder_learning_rate: float = 3e-5
     warmup_share: float = 0.05
     real_share: float = 0.5
     flips: bool = True
@@ -113,6 +115,7 @@ class Phase2Config(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.learning_rate > 0, "learning_rate", "> 0")
+        self._require(self.encoder_learning_rate > 0, "encoder_learning_rate", "> 0")
         self._require(0 <= self.real_share <= 1, "real_share", "0 to 1")
 
 
@@ -123,6 +126,7 @@ class Phase3Config(Schedule):
     Attributes:
         coarse_learning_rate: highest of the coarse network; below ``learning_rate``.
         learning_rate: highest of the foundation model's tuned parts.
+        encoder_learning_rate: highest of the image encoder, where it is trained.
         gate_learning_rate: highest of a gate that learns.
         frozen_epochs: epochs at the start in which the coarse network is left as it is.
         interface_scale: alpha, what the gradient of the refined loss is multiplied by where it
@@ -141,6 +145,7 @@ class Phase3Config(Schedule):
     batch_size: int = 4
     coarse_learning_rate: float = 5e-6
     learning_rate: float = 1e-5
+    encoder_learning_rate: float = 3e-6
     gate_learning_rate: float = 1e-3
     warmup_share: float = 0.05
     frozen_epochs: int = 1
@@ -154,6 +159,7 @@ class Phase3Config(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.learning_rate > 0, "learning_rate", "> 0")
+        self._require(self.encoder_learning_rate > 0, "encoder_learning_rate", "> 0")
         self._require(self.gate_learning_rate > 0, "gate_learning_rate", "> 0")
         self._require(
             0 < self.coarse_learning_rate < self.learning_rate,
@@ -203,7 +209,7 @@ class TrainingRecipe:
     inner: InnerConfig = field(default_factory=InnerConfig)
     foundation: str = "lite-medsam"
     refiner: RefinerConfig = field(default_factory=trainable_refiner)
-    trainable: Literal["decoder", "decoder+prompt"] = "decoder"
+    trainable: Literal["decoder", "decoder+prompt", "decoder+prompt+tail", "all"] = "decoder"
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
     phase2: Phase2Config = field(default_factory=Phase2Config)
     phase3: Phase3Config = field(default_factory=Phase3Config)
@@ -211,6 +217,11 @@ class TrainingRecipe:
     patient_share: float = 1.0
     num_workers: int = 0
     seed: int = 0
+
+    @property
+    def encodes_in_training(self) -> bool:
+        """Whether the image encoder runs in every step: its view follows the mask, or it learns."""
+        return self.refiner.roi.crop or self.trainable in ("decoder+prompt+tail", "all")
 
     def __post_init__(self) -> None:
         if not 0 < self.inner_share < 1:

@@ -17,7 +17,7 @@ from ultrarefiner.training.judging import log_dice, log_loss
 from ultrarefiner.training.recipe import Phase2Config
 from ultrarefiner.training.refinement_data import RefinementBatch, refine_dominant
 from ultrarefiner.training.targets import truth_of_lesions
-from ultrarefiner.training.tuning import tune
+from ultrarefiner.training.tuning import tune, tuned_parameters
 
 
 class RefinerModule(pl.LightningModule):
@@ -62,11 +62,13 @@ class RefinerModule(pl.LightningModule):
         return refine_dominant(self.pipeline, batch, batch["prompt"])
 
     def configure_optimizers(self) -> Any:
-        """AdamW under a cosine that ends with the last step."""
+        """AdamW, the encoder at its own rate, under a cosine that ends with the last step."""
         config = self.config
-        trained = [value for value in self.parameters() if value.requires_grad]
+        encoder, others = tuned_parameters(self.pipeline.foundation)
+        groups = [(others, config.learning_rate), (encoder, config.encoder_learning_rate)]
         optimizer = torch.optim.AdamW(
-            trained, lr=config.learning_rate, weight_decay=config.weight_decay
+            [{"params": values, "lr": rate} for values, rate in groups if values],
+            weight_decay=config.weight_decay,
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = cosine_after_warmup(optimizer, num_steps, warmup_share=config.warmup_share)

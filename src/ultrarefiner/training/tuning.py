@@ -18,6 +18,12 @@ TUNINGS: Mapping[str, Callable[[FoundationModel], tuple[nn.Module, ...]]] = Mapp
     {
         "decoder": lambda model: (model.mask_decoder,),
         "decoder+prompt": lambda model: (model.mask_decoder, model.prompt_encoder),
+        "decoder+prompt+tail": lambda model: (
+            model.mask_decoder,
+            model.prompt_encoder,
+            *model.encoder_tail(),
+        ),
+        "all": lambda model: (model.mask_decoder, model.prompt_encoder, model.image_encoder),
     }
 )
 """Name to the parts that are trained; adapters and LoRA would be further rows."""
@@ -36,6 +42,14 @@ def tune(model: FoundationModel, trainable: str) -> tuple[nn.Module, ...]:
     for part in parts:
         unfreeze(part)
     return parts
+
+
+def tuned_parameters(model: FoundationModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that are trained: the image encoder's, and all others."""
+    encoder = [value for value in model.image_encoder.parameters() if value.requires_grad]
+    apart = set(map(id, encoder))
+    others = [v for v in model.parameters() if v.requires_grad and id(v) not in apart]
+    return encoder, others
 
 
 def training_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:

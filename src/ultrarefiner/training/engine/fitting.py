@@ -19,6 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ultrarefiner.errors import ConfigError
+from ultrarefiner.precision import DepthwiseInFloat32
 from ultrarefiner.training.engine.averaging import WeightAverage
 from ultrarefiner.training.engine.checkpoints import (
     MONITOR,
@@ -151,7 +152,7 @@ def _trainer(
 
 
 def _train(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
-    with _advice_ignored():
+    with _advice_ignored(), DepthwiseInFloat32():
         try:
             trainer.fit(module, data)
         except SystemExit as cause:  # what Lightning makes of Ctrl-C

@@ -1,0 +1,96 @@
+"""A step of the coarse network: bfloat16 with depthwise convolutions in float32, or otherwise.
+
+Run: ``python benchmarks/phase1.py`` (two minutes on 2 cores). A step is the forward and backward
+pass of phase 1's loss on a batch of 16 at 256 px, U-Net on EfficientNet-Lite0 without pretraining,
+as in ``recipes/busbra.yaml``. Ours is what a training does, :class:`DepthwiseInFloat32` under
+autocast; the alternatives are autocast alone, and float32 throughout. The gradients of both in
+bfloat16 are compared with those in float32: ours is to be no further from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from _timing import measure, print_result, print_table, versions
+from ultrarefiner.coarse import CoarseConfig, build_coarse
+from ultrarefiner.precision import DepthwiseInFloat32, autocast
+from ultrarefiner.training.recipe import Phase1Config
+
+BATCH, SIDE = 16, 256
+OURS, ALONE, EXACT = "ultrarefiner", "bfloat16 alone", "float32"
+SLACK = 1.1
+"""How much further from float32 our gradient may be than that of bfloat16 alone."""
+
+
+class Step:
+    """Forward and backward pass of one batch.
+
+    Args:
+        bf16: under autocast.
+        depthwise: with depthwise convolutions in float32.
+    """
+
+    def __init__(self, *, bf16: bool, depthwise: bool) -> None:
+        torch.manual_seed(0)
+        config = CoarseConfig(
+            name="smp-unet", encoder_name="timm-tf_efficientnet_lite0", encoder_weights="none"
+        )
+        self.network = build_coarse(config).to(memory_format=torch.channels_last).train()
+        images = torch.rand(BATCH, 1, SIDE, SIDE)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.target = (images > 0.5).float()
+        self.bf16 = bf16
+        self.mode: Callable[[], AbstractContextManager[object]] = (
+            DepthwiseInFloat32 if depthwise else nullcontext
+        )
+
+    def __call__(self) -> None:
+        self.network.zero_grad()
+        with autocast(torch.device("cpu"), enabled=self.bf16), self.mode():
+            loss = Phase1Config().loss(self.network(self.images), self.target).mean()
+        torch.autograd.backward(loss)
+
+    def gradient(self) -> Tensor:
+        """Return that of all weights."""
+        self()
+        parameters = self.network.parameters()
+        return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    steps = {
+        OURS: Step(bf16=True, depthwise=True),
+        ALONE: Step(bf16=True, depthwise=False),
+        EXACT: Step(bf16=False, depthwise=False),
+    }
+    exact = steps[EXACT].gradient()
+    apart = {
+        side: float((steps[side].gradient() - exact).norm() / exact.norm())
+        for side in (OURS, ALONE)
+    }
+    timings = measure(steps, repeats=given.repeats, warmup=1)
+    print(f"batch of {BATCH} at {SIDE} px, {given.repeats} repeats, threads: {given.threads}")
+    print_table(timings, reference=OURS)
+    agree = apart[OURS] <= SLACK * apart[ALONE]
+    print_result(
+        "phase1",
+        ratios={side: timings[side].median_s / timings[OURS].median_s for side in (ALONE, EXACT)},
+        checks={"agree": agree, "gradient_differences": apart},
+        versions=versions("ultrarefiner", "torch", "segmentation-models-pytorch"),
+    )
+    return 0 if agree else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
