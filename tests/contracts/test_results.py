@@ -132,7 +132,9 @@ def test_a_training_says_how_it_was_made(path: Path) -> None:
     assert words[1] == "train"
     assert (_ROOT / words[2]).is_file()
     names = [phase["name"] for phase in result["training"]["phases"]]
-    assert [name for name in names if "inner" not in name] == ["phase 1", "phase 2", "phase 3"]
+    phases = [name for name in names if "inner" not in name]
+    assert phases == ["phase 1", "phase 2", "phase 3"][: len(phases)]
+    assert len(phases) >= 2
     for phase in result["training"]["phases"]:
         assert phase["curves"]["val_dsc"]
         assert len(phase["split_sha256"]) == 64
