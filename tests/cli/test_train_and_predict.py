@@ -256,7 +256,7 @@ def test_masks_that_were_given_are_not_written_over(
         (("train", "{r}", "--manifest", "{m}", "--fold", "7", "--out", "{o}"), "7"),
         (("train", "{r}", "--manifest", "no.csv", "--out", "{o}"), "no.csv"),
         (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--phase", "4"), "phase"),
-        (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--trainable", "all"), "trainable"),
+        (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--trainable", "gate"), "trainable"),
         (("train", "no.yaml", "--manifest", "{m}", "--out", "{o}"), "no.yaml"),
         (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--phase1.epochs", "0"), "epochs"),
         (("train", "{r}", "--manifest", "{m}", "--out", "{o}", "--network.side", "65"), "side"),

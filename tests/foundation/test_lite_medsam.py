@@ -56,7 +56,7 @@ def test_decoder_batch_equals_one_by_one(model, encoded):
     together = model.decode(embeddings, Prompts(boxes=boxes, image_index=image_index))
     for i, image in enumerate(image_index):
         alone = model.decode(embeddings[image : image + 1], Prompts(boxes=boxes[i : i + 1]))
-        torch.testing.assert_close(together.logits[i : i + 1], alone.logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together.logits[i : i + 1], alone.logits, atol=3e-5, rtol=1e-5)
 
 
 def test_gradients_reach_every_prompt(model, encoded):

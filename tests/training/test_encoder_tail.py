@@ -13,6 +13,7 @@ from ultrarefiner.data.readers import read_image
 from ultrarefiner.foundation import lite_medsam
 from ultrarefiner.refine.checkpoint import load_refiner
 from ultrarefiner.refine.prompts import PromptConfig
+from ultrarefiner.training.model_card import model_card
 from ultrarefiner.training.recipe import TrainingRecipe, trainable_refiner
 
 TRAINED = {"mask_decoder", "prompt_encoder", "image_encoder"}
@@ -51,5 +52,7 @@ def test_the_checkpoint_brings_its_encoder(run: FewRun) -> None:
     assert encoder
     assert all(name.startswith(late) for name in encoder)
     image = read_image(run.held_out.image)
+    card = model_card("tail", run.folder / "joint.safetensors", found, None)
+    assert "decoder and prompt encoder, tail of the image encoder" in card
     result = found.refiner(device="cpu")(image, (image > 0.5).astype("float32"))
     assert result.probs.shape == image.shape

@@ -150,6 +150,7 @@ def _changed(loaded: RefinerCheckpoint) -> str:
     counts = (sum(value.numel() for value in values) for values in (tuned, model.parameters()))
     own, whole = (f"{count / 1e6:.1f}" for count in counts)
     parts = recipe["trainable"].replace("+prompt", " and prompt encoder")
+    parts = parts.replace("+tail", ", tail of the image encoder").replace("all", "all of it")
     phases = "; ".join(
         f"{phase}: {recipe[f'phase{phase}']['epochs']} epochs"
         for phase in range(1, loaded.card["phase"] + 1)
