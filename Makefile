@@ -50,7 +50,7 @@ docs: setup
 	$(BIN)/sphinx-build -W -b html docs docs/_build
 
 benchmarks: setup
-	cd benchmarks && for name in metrics refine audit prompts roi pipeline corruption phase1 phase2; do ../$(BIN)/python $$name.py || exit 1; done
+	cd benchmarks && for name in metrics refine audit prompts roi pipeline corruption attention phase1 phase2; do ../$(BIN)/python $$name.py || exit 1; done
 
 lock:  ## resolve anew (needs a package index)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

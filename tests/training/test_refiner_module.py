@@ -10,7 +10,7 @@ import torch
 from trained_parts import Logged, changed, copy_state, phantom_batch
 
 from ultrarefiner.errors import ConfigError
-from ultrarefiner.foundation import FOUNDATION_MODELS
+from ultrarefiner.foundation import FOUNDATION_MODELS, LiteMedSAM
 from ultrarefiner.losses import REFINER_LOSSES
 from ultrarefiner.refine.gates import GateConfig
 from ultrarefiner.refine.prompts import PromptConfig
@@ -21,7 +21,7 @@ from ultrarefiner.training.recipe import Phase2Config, trainable_refiner
 from ultrarefiner.training.refinement_data import RefinementBatch
 from ultrarefiner.training.refiner_module import RefinerModule
 from ultrarefiner.training.targets import truth_of_lesions
-from ultrarefiner.training.tuning import training_pipeline
+from ultrarefiner.training.tuning import training_pipeline, tune, tuned_parameters
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,15 @@ def test_what_is_frozen_stays_bitwise_as_it_was(trainable: str, batch: Refinemen
     # not feel what is added to all of them.
     known = ("iou", "hypernetwork", "k_proj.bias")
     assert not [name for name in still if not any(part in name for part in known)]
+
+
+def test_all_is_all() -> None:
+    model = LiteMedSAM()
+    tune(model, "all")
+    assert all(value.requires_grad for value in model.parameters())
+    encoder, others = tuned_parameters(model)
+    assert {*map(id, encoder)} == {*map(id, model.image_encoder.parameters())}
+    assert len(encoder) + len(others) == len(list(model.parameters()))
 
 
 def test_the_loss_is_that_of_the_selected_logits(batch: RefinementBatch) -> None:

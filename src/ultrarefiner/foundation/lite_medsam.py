@@ -50,7 +50,7 @@ class LiteMedSAM(FoundationModel):
         self.mask_decoder = MaskDecoder(256)
 
     def encoder_tail(self) -> tuple[nn.Module, ...]:
-        """Return the stages of 64 x 64 tokens and the neck: 8 of 12 blocks, a third of the time."""
+        """Return the stages of 64 x 64 tokens and the neck: 8 of 12 blocks, not half the time."""
         return (*self.image_encoder.layers[2:], self.image_encoder.neck)
 
     def normalise(self, images: Images, valid: Bool[Tensor, "B 1 H W"]) -> Images:

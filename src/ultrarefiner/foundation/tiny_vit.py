@@ -130,8 +130,8 @@ def attention(
 ) -> Float[Tensor, "W h N d"]:
     """Attend with a bias per head, fused where nothing is learned.
 
-    On a CPU the gradient of the fused one takes three to six times as long as that of plain matrix
-    products (windows of 49 and 196 tokens, bfloat16, one thread with AMX).
+    On a CPU the fused one takes 1.4 to 3.8 times as long as plain matrix products, forward and
+    backward together (bfloat16, one thread with AMX; ``benchmarks/attention.py``).
     """
     if not (q.requires_grad and q.device.type == "cpu"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
