@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import time
@@ -19,6 +20,14 @@ class Timing:
     median_s: float
     q1_s: float
     q3_s: float
+
+
+def repeats_and_threads(doc: str) -> argparse.Namespace:
+    """Return ``repeats`` and ``threads`` from the command line of a script with this docstring."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
+    return parser.parse_args()
 
 
 def measure(

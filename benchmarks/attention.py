@@ -8,7 +8,6 @@ is PyTorch's fused attention, with its bias learned as well (as in a training) a
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from _timing import measure, print_result, print_table, versions
+from _timing import measure, print_result, print_table, repeats_and_threads, versions
 from ultrarefiner.foundation.tiny_vit import attention
 from ultrarefiner.precision import bf16_is_fast
 
@@ -44,10 +43,7 @@ def step(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
-    given = parser.parse_args()
+    given = repeats_and_threads(__doc__)
     torch.set_num_threads(given.threads)
     dtype = torch.bfloat16 if bf16_is_fast(torch.device("cpu")) else torch.float32
     ratios, apart = {}, {}

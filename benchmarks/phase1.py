@@ -9,14 +9,13 @@ gradients of single convolutions are in the tests.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from _timing import measure, print_result, print_table, versions
+from _timing import measure, print_result, print_table, repeats_and_threads, versions
 from ultrarefiner.coarse import CoarseConfig, build_coarse
 from ultrarefiner.precision import DepthwiseInFloat32, autocast
 from ultrarefiner.training.recipe import Phase1Config
@@ -61,10 +60,7 @@ class Step:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="(default: %(default)s)")
-    given = parser.parse_args()
+    given = repeats_and_threads(__doc__)
     torch.set_num_threads(given.threads)
     steps = {
         OURS: Step(bf16=True, depthwise=True),

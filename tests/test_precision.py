@@ -32,12 +32,14 @@ def test_depthwise_is_that_of_float32(kernel: int, stride: int, dtype: torch.dty
     conv = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=stride == 2)
     x = torch.randn(2, 6, 12, 10).to(dtype)
     out, to_x, to_weight = gradients(conv, x, inside=True)
-    plain = conv(x.float())  # no autocast: the oracle
+    exact = x.float().requires_grad_()
+    plain = conv(exact)  # no autocast: the oracle
     assert out.dtype == dtype
     assert torch.equal(out, plain.to(dtype))
-    expected = torch.autograd.grad(plain.to(dtype).float().square().sum(), conv.weight)[0]
-    torch.testing.assert_close(to_weight, expected, rtol=1e-5, atol=1e-5)
-    assert to_x.dtype == dtype
+    loss = plain.to(dtype).float().square().sum()
+    for_x, for_weight = torch.autograd.grad(loss, (exact, conv.weight))
+    torch.testing.assert_close(to_weight, for_weight, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(to_x, for_x.to(dtype))
 
 
 @pytest.mark.parametrize("groups", [1, 2])

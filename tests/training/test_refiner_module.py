@@ -17,11 +17,11 @@ from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.training.engine.fitting import Hardware
 from ultrarefiner.training.judging import judge, mask_dice
 from ultrarefiner.training.options import RunOptions
-from ultrarefiner.training.recipe import Phase2Config, trainable_refiner
+from ultrarefiner.training.recipe import Phase2Config, TrainingRecipe, trainable_refiner
 from ultrarefiner.training.refinement_data import RefinementBatch
 from ultrarefiner.training.refiner_module import RefinerModule
 from ultrarefiner.training.targets import truth_of_lesions
-from ultrarefiner.training.tuning import training_pipeline, tune, tuned_parameters
+from ultrarefiner.training.tuning import TUNINGS, training_pipeline, tune, tuned_parameters
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,14 @@ def test_all_is_all() -> None:
     encoder, others = tuned_parameters(model)
     assert {*map(id, encoder)} == {*map(id, model.image_encoder.parameters())}
     assert len(encoder) + len(others) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("trainable", TUNINGS)
+def test_embeddings_are_cached_where_the_encoder_stays_as_it_was(trainable: str) -> None:
+    model = LiteMedSAM()
+    tune(model, trainable)
+    encoder, _ = tuned_parameters(model)
+    assert TrainingRecipe(trainable=trainable).encodes_in_training == bool(encoder)  # type: ignore[arg-type]
 
 
 def test_the_loss_is_that_of_the_selected_logits(batch: RefinementBatch) -> None:

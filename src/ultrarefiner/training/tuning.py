@@ -29,8 +29,8 @@ TUNINGS: Mapping[str, Callable[[FoundationModel], tuple[nn.Module, ...]]] = Mapp
 """Name to the parts that are trained; adapters and LoRA would be further rows."""
 
 
-def tune(model: FoundationModel, trainable: str) -> tuple[nn.Module, ...]:
-    """Freeze a model but for the named parts, and return these.
+def tune(model: FoundationModel, trainable: str) -> None:
+    """Freeze a model but for the named parts.
 
     Raises:
         ConfigError: no such choice.
@@ -38,10 +38,8 @@ def tune(model: FoundationModel, trainable: str) -> tuple[nn.Module, ...]:
     if trainable not in TUNINGS:
         raise ConfigError("trainable", expected="one of " + ", ".join(TUNINGS), found=trainable)
     freeze(model)
-    parts = TUNINGS[trainable](model)
-    for part in parts:
+    for part in TUNINGS[trainable](model):
         unfreeze(part)
-    return parts
 
 
 def tuned_parameters(model: FoundationModel) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
