@@ -72,7 +72,7 @@ def path(content: bytes, tmp_path: Path) -> Path:
 def test_what_is_stored_comes_back(
     path: Path, pipeline: RefinementPipeline, content: bytes
 ) -> None:
-    """The change is rounded relative to itself: weights are right to a hundred-thousandth."""
+    """Changes are rounded: matrices relative to the row's largest, vectors each to itself."""
     found = load_refiner(path)
     assert found.config == CONFIG
     assert found.card == {"phase": 2}
@@ -81,14 +81,18 @@ def test_what_is_stored_comes_back(
     published = FOUNDATION_MODELS["lite-medsam"]().state_dict()
     for name, value in wanted.items():
         change = (value - published[name]).abs()
-        assert ((stored[name] - value).abs() <= change / 128 + 1e-7).all(), name
+        if value.ndim < 2:
+            allowed = change / 256
+        else:
+            allowed = change.flatten(1).amax(1).view(-1, *[1] * (value.ndim - 1)) / 254
+        assert ((stored[name] - value).abs() <= 1.01 * allowed + 1e-7).all(), name
         if not name.startswith("mask_decoder"):
             assert torch.equal(stored[name], value), name
     for name, value in pipeline.gate.state_dict().items():
         assert torch.equal(found.gate[name], value), name
     num_weights = sum(value.numel() for value in pipeline.foundation.mask_decoder.parameters())
     num_network = sum(value.numel() for value in found.network.parameters())
-    assert len(content) < 2 * num_weights + 4 * num_network + 5e5
+    assert len(content) < 1.1 * num_weights + 4 * num_network + 5e5
 
 
 def test_the_same_content_for_the_same_network(

@@ -24,6 +24,11 @@ def run(nano: TrainingRecipe, manifest: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("tail")
     refiner = replace(trainable_refiner(), prompts=PromptConfig(jitter=0.0, mask="direct"))
     recipe = replace(one_step_recipe(nano), refiner=refiner, trainable="decoder+prompt+tail")
+    recipe = replace(
+        recipe,
+        phase2=replace(recipe.phase2, grey_share=0.5),
+        phase3=replace(recipe.phase3, grey_share=0.5),
+    )
     return run_few(recipe, few_of(manifest, folder / "few.csv"), folder / "run")
 
 
@@ -37,10 +42,10 @@ def test_each_part_has_its_rate(run: FewRun) -> None:
     state = torch.load(run.folder / "phase2" / "checkpoints" / "last.ckpt", weights_only=True)
     groups = state["optimizers"][0]["param_groups"]
     config = run.recipe.phase2
-    assert [group["initial_lr"] for group in groups] == [
-        config.learning_rate,
-        config.encoder_learning_rate,
-    ]
+    assert {group["name"]: group["initial_lr"] for group in groups} == {
+        "refiner": config.learning_rate,
+        "encoder": config.encoder_learning_rate,
+    }
 
 
 def test_the_checkpoint_brings_its_encoder(run: FewRun) -> None:

@@ -18,6 +18,7 @@ from ultrarefiner.errors import ConfigError
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.refine.gates import build_gate
 from ultrarefiner.refine.prompts import PromptConfig
+from ultrarefiner.refine.roi import RoiConfig
 from ultrarefiner.refine.selection import build_selection
 from ultrarefiner.training.recipe import TrainingRecipe, trainable_refiner
 
@@ -96,6 +97,20 @@ def test_flips_of_the_refiner_are_for_prediction() -> None:
         ConfigError, match=r"refiner flips: expected false in training.*phase2\.flips"
     ):
         TrainingRecipe(refiner=replace(trainable_refiner(), flips=True))
+
+
+@pytest.mark.parametrize("phase", ["phase2", "phase3"])
+def test_grey_levels_vary_only_where_images_are_encoded_in_every_step(phase: str) -> None:
+    varied = {phase: replace(getattr(TrainingRecipe(), phase), grey_share=0.5)}
+    with pytest.raises(
+        ConfigError, match=rf"{phase} grey_share: expected 0, .*cached, found 0\.5.*trainable"
+    ):
+        TrainingRecipe(**varied)
+    assert TrainingRecipe(**varied, trainable="decoder+prompt+tail").encodes_in_training
+    roi = RoiConfig(crop=True)
+    assert TrainingRecipe(**varied, refiner=replace(trainable_refiner(), roi=roi))
+    with pytest.raises(ConfigError, match=rf"{phase} grey_share: expected 0 to 1, found 1\.5"):
+        replace(getattr(TrainingRecipe(), phase), grey_share=1.5)
 
 
 class TestPaper:

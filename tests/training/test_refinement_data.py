@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ultrarefiner.data.augmentation import AugmentationConfig
 from ultrarefiner.data.manifest import Record, read_manifest
 from ultrarefiner.data.readers import read_coarse, read_image
 from ultrarefiner.ops.frames import Frames
@@ -232,3 +233,67 @@ def test_a_closer_look_sees_native_pixels(records: tuple[Record, ...]) -> None:
             assert found.sum() == pytest.approx(float(image.sum()), rel=1e-5)
         content = Frames.letterboxed(batch["content_hw"], SIDE).content()
         assert torch.equal(scene.content(), content)
+
+
+def test_grey_levels_of_native_images_vary_with_nothing_else(records: tuple[Record, ...]) -> None:
+    """Masks, truths and mirroring are those of the same item without it."""
+    mixture = Mixture(real_share=0.5, flip_share=0.5)
+    plain = dataset(records, mixture, natives=True)
+    varied, again = (
+        dataset(records, replace(mixture, grey_share=0.7), natives=True) for _ in range(2)
+    )
+    keys = [(epoch, index) for epoch in range(40) for index in range(len(records))]
+    num_varied = 0
+    for key in keys:
+        one, two, three = plain[key], varied[key], again[key]
+        assert torch.equal(two["natives"], three["natives"])
+        for name in ("images", "truth", "prompt", "native_hw", "content_hw"):
+            assert torch.equal(one[name], two[name]), name
+        assert two["natives"].shape == one["natives"].shape
+        assert 0 <= two["natives"].min() <= two["natives"].max() <= 1
+        num_varied += not torch.equal(one["natives"], two["natives"])
+    assert num_varied / len(keys) == pytest.approx(0.7, abs=0.09)  # 3 standard deviations
+
+
+def test_grey_levels_vary_as_the_recipe_says(records: tuple[Record, ...]) -> None:
+    """With a gamma alone, every item is its image to some power within the range."""
+    only_gamma = AugmentationConfig(
+        log_gamma=0.5, contrast=0, brightness=0, speckle_probability=0, blur_probability=0
+    )
+    items = dataset(records, Mixture(grey_share=1.0, grey=only_gamma), natives=True)
+    gammas = []
+    for epoch in range(5):
+        for index, record in enumerate(records):
+            image, found = read_image(record.image), items[epoch, index]["natives"][0].numpy()
+            is_inside = (image > 0.2) & (image < 0.8)
+            gamma = np.log(found[is_inside]) / np.log(image[is_inside])
+            assert np.ptp(gamma) < 1e-3
+            gammas.append(float(gamma.mean()))
+    assert all(np.exp(-0.5) - 1e-3 <= gamma <= np.exp(0.5) + 1e-3 for gamma in gammas)
+    assert min(gammas) < 0.8
+    assert max(gammas) > 1.2
+
+
+def test_a_phase_takes_its_share_and_validates_without(
+    manifest: Path, nano: TrainingRecipe
+) -> None:
+    recipe = replace(
+        nano,
+        trainable="decoder+prompt+tail",
+        augmentation=replace(nano.augmentation, log_gamma=0.3),
+        phase2=replace(nano.phase2, grey_share=0.6),
+        phase3=replace(nano.phase3, grey_share=0.2),
+    )
+    material = Material(
+        recipe=recipe,
+        split=split_for_training(manifest, recipe, fold="3"),
+        side=SIDE,
+        out_of_fold=OutOfFold(side=SIDE, cards={}, places={}),
+        cache=None,
+        digests={},
+    )
+    for config, share in ((recipe.phase2, 0.6), (recipe.phase3, 0.2)):
+        data = material.data(config)
+        assert data.train.mixture.grey_share == share
+        assert data.train.mixture.grey == recipe.augmentation
+        assert data.val.mixture.grey_share == 0

@@ -1,6 +1,6 @@
 """Checkpoints of trained refiners: what was changed, and all that it only fits together with.
 
-One safetensors file holds the change of the foundation model's weights (bfloat16: its rounding is
+One safetensors file holds the change of the foundation model's weights (8 bits: the rounding is
 relative to the change, not to the weight), the weights of a gate that learned, the coarse network
 that the refiner was trained behind (bfloat16 as phase 1 stored it, float32 once phase 3 has changed
 it: its steps are smaller than what bfloat16 tells apart), and a header: the refiner's settings, the
@@ -29,11 +29,14 @@ from ultrarefiner.foundation import FOUNDATION_MODELS, FoundationModel
 from ultrarefiner.refine.acceptance import SIGNS_VERSION, AcceptanceRule
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.gates import build_gate
+from ultrarefiner.refine.packing import pack_changes, unpack_changes
 from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.predictor import Refiner
 from ultrarefiner.settings import config_from_json
 
-FORMAT = "refiner-1"
+FORMAT = "refiner-2"
+_READABLE = ("refiner-1", FORMAT)
+"""In the first, every change was in bfloat16."""
 JOINT, REFINER = "joint.safetensors", "refiner.safetensors"
 LATEST_FIRST = (JOINT, REFINER, COARSE)
 _KEY, _REFINERS = "ultrarefiner", (JOINT, REFINER)
@@ -167,11 +170,10 @@ def encode_refiner(
         "card": dict(card),
     }
     before = published.state_dict()
-    state: dict[str, Tensor] = {}
-    for name, value in pipeline.foundation.state_dict().items():
-        value = value.detach().cpu()
-        if not torch.equal(value, before[name]):
-            state[f"foundation.{name}"] = (value - before[name]).bfloat16()
+    now = {name: value.detach().cpu() for name, value in pipeline.foundation.state_dict().items()}
+    changed = [name for name, value in now.items() if not torch.equal(value, before[name])]
+    changes = pack_changes({name: now[name] - before[name] for name in changed})
+    state = {f"foundation.{name}": value for name, value in changes.items()}
     for name, value in network.state_dict().items():
         state[f"network.{name}"] = _shortened(value.detach().cpu())
     for name, value in pipeline.gate.state_dict().items():
@@ -216,7 +218,7 @@ def is_refiner(name_or_path: str | Path) -> bool:
     if path is None:
         return False
     try:
-        return bool(_read_header(path).get("format") == FORMAT)
+        return bool(_read_header(path).get("format") in _READABLE)
     except (OSError, ValueError, SafetensorError):
         return False
 
@@ -294,7 +296,7 @@ def _rebuild(
             found=f"sha256 {foundation.weights_sha256[:12]}",
         )
     weights = foundation.state_dict()
-    for name, change in _part(state, "foundation").items():
+    for name, change in unpack_changes(_part(state, "foundation")).items():
         weights[name] = weights[name] + change.to(weights[name].dtype)
     foundation.load_state_dict(weights)
     network_config = config_from_json(CoarseConfig, header["network"])
@@ -341,7 +343,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             state = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as cause:
         raise WeightsError(f"cannot read checkpoint {path}", found=str(cause)) from cause
-    if header.get("format") != FORMAT:
+    if header.get("format") not in _READABLE:
         raise WeightsError(
             f"cannot use checkpoint {path}",
             expected="a refiner stored by 'ultrarefiner train' in phase 2 or 3",

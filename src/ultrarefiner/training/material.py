@@ -64,6 +64,8 @@ class Material:
             given_share=given,
             real_share=config.real_share,
             flip_share=0.5 if config.flips else 0.0,
+            grey_share=config.grey_share,
+            grey=self.recipe.augmentation,
             corruption=self.recipe.corruption,
         )
         val = Mixture(given_share=1.0 if network is None else 0.0)

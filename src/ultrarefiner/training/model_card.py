@@ -96,9 +96,8 @@ def _parts(name: str, path: Path, loaded: Loaded) -> dict[str, str]:
     megabytes = path.stat().st_size / 1e6
     rows = {
         "network": _network(loaded.network.config, loaded.card),
-        "file": f"`{name}.safetensors`, {megabytes:.1f} MB, in bfloat16 as far as that loses "
-        "nothing, sha256 "
-        f"`{file_sha256(path)}`",
+        "file": f"`{name}.safetensors`, {megabytes:.1f} MB, the network in bfloat16 as far as "
+        f"that loses nothing, sha256 `{file_sha256(path)}`",
         "licence of the weights": "Apache-2.0, and what the data ask for (below)",
     }
     if not isinstance(loaded, RefinerCheckpoint):

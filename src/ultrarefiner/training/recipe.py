@@ -99,6 +99,8 @@ class Phase2Config(Schedule):
         real_share: probability that an item's mask is an out-of-fold prediction; else it is a
             corrupted truth.
         flips: also show mirrored images.
+        grey_share: probability that an item's grey levels are varied as ``augmentation`` says;
+            above 0 only where the image encoder runs in every step.
         loss: of each image; with an ``iou_weight`` every candidate is supervised, else the selected
             map.
     """
@@ -110,13 +112,15 @@ class Phase2Config(Schedule):
     warmup_share: float = 0.05
     real_share: float = 0.5
     flips: bool = True
+    grey_share: float = 0.0
     loss: RefinerLoss = field(default_factory=RefinerLoss)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.learning_rate > 0, "learning_rate", "> 0")
         self._require(self.encoder_learning_rate > 0, "encoder_learning_rate", "> 0")
-        self._require(0 <= self.real_share <= 1, "real_share", "0 to 1")
+        for name in ("real_share", "grey_share"):
+            self._require(0 <= getattr(self, name) <= 1, name, "0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +141,8 @@ class Phase3Config(Schedule):
         real_share: probability that such a mask is an out-of-fold prediction; else it is a
             corrupted truth.
         flips: also show mirrored images.
+        grey_share: probability that an item's grey levels are varied as ``augmentation`` says;
+            above 0 only where the image encoder runs in every step.
         max_drift: warn when the coarse Dice falls by more than this below that of phase 1.
         loss: of each image.
     """
@@ -153,6 +159,7 @@ class Phase3Config(Schedule):
     kept_share: float = 0.5
     real_share: float = 0.5
     flips: bool = True
+    grey_share: float = 0.0
     max_drift: float = 0.005
     loss: JointLoss = field(default_factory=JointLoss)
 
@@ -167,7 +174,7 @@ class Phase3Config(Schedule):
             "above 0, below that of the foundation model",
         )
         self._require(0 <= self.frozen_epochs < self.epochs, "frozen_epochs", "0 to epochs - 1")
-        for name in ("interface_scale", "kept_share", "real_share"):
+        for name in ("interface_scale", "kept_share", "real_share", "grey_share"):
             self._require(0 <= getattr(self, name) <= 1, name, "0 to 1")
         self._require(self.max_drift >= 0, "max_drift", ">= 0")
 
@@ -188,7 +195,8 @@ class TrainingRecipe:
 
     Attributes:
         network: the coarse network.
-        augmentation: variations of the training images of phase 1.
+        augmentation: variations of the training images of phase 1, and of grey levels in later
+            phases (``grey_share``).
         phase1: how the coarse network is trained.
         inner: how masks for phases 2 and 3 are made by networks that have not seen the patient.
         foundation: the promptable model, see ``ultrarefiner list foundation``.
@@ -239,6 +247,14 @@ class TrainingRecipe:
                 found="true",
                 fix="phase2.flips and phase3.flips show mirrored images; --flips is for predict.",
             )
+        for name, phase in (("phase2", self.phase2), ("phase3", self.phase3)):
+            if phase.grey_share and not self.encodes_in_training:
+                raise ConfigError(
+                    f"{name} grey_share",
+                    expected="0, since the embeddings are cached",
+                    found=str(phase.grey_share),
+                    fix="Train the image encoder, too (trainable), or crop (refiner.roi.crop).",
+                )
         for name in ("num_workers", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, expected=">= 0", found=str(getattr(self, name)))

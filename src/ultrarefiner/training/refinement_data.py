@@ -13,10 +13,11 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from ultrarefiner.data.augmentation import AugmentationConfig, draw_augmentation, vary_grey
 from ultrarefiner.data.corruption import CorruptionConfig, corrupt
 from ultrarefiner.data.dataset import Frame, SegmentationDataset
 from ultrarefiner.data.manifest import Record
@@ -107,12 +108,16 @@ class Mixture:
         real_share: probability that a given mask is an out-of-fold prediction, not a corrupted
             truth.
         flip_share: probability that an item is mirrored left to right.
+        grey_share: probability that grey levels of native images are varied.
+        grey: how they are varied; what it says of shapes does not matter.
         corruption: the errors of corrupted truths.
     """
 
     given_share: float = 1.0
     real_share: float = 1.0
     flip_share: float = 0.0
+    grey_share: float = 0.0
+    grey: AugmentationConfig = field(default_factory=AugmentationConfig)
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
 
 
@@ -201,7 +206,7 @@ class RefinementDataset(Dataset[dict[str, Any]]):
         if self.digests is not None:
             values["view"] = ImageView(self.digests[index], FLIP if flipped else IDENTITY)
         if self.natives:
-            native = read_image(self.records[index].image)[..., None]
+            native = self._native(index, epoch)[..., None]
             values["natives"] = _tensor(native, case.native_hw, mirrored=flipped)
         if self._network_cases is not None:
             own = self._network_cases.frame(index)
@@ -211,6 +216,14 @@ class RefinementDataset(Dataset[dict[str, Any]]):
             )
             values["classes"] = _tensor(classes / np.float32(255), own.content_hw, mirrored=flipped)
         return values
+
+    def _native(self, index: int, epoch: int) -> Float32[np.ndarray, "H W"]:
+        """Return the image on its own grid, its grey levels varied where that is drawn."""
+        image = read_image(self.records[index].image)
+        rng = np.random.default_rng([self.seed, epoch, index, 1])
+        if rng.random() >= self.mixture.grey_share:
+            return image
+        return vary_grey(image, draw_augmentation(rng, self.mixture.grey))
 
     def _prompt(
         self, index: int, case: Frame, epoch: int, *, is_real: bool

@@ -65,9 +65,16 @@ class RefinerModule(pl.LightningModule):
         """AdamW, the encoder at its own rate, under a cosine that ends with the last step."""
         config = self.config
         encoder, others = tuned_parameters(self.pipeline.foundation)
-        groups = [(others, config.learning_rate), (encoder, config.encoder_learning_rate)]
+        groups = [
+            ("refiner", others, config.learning_rate),
+            ("encoder", encoder, config.encoder_learning_rate),
+        ]
         optimizer = torch.optim.AdamW(
-            [{"params": values, "lr": rate} for values, rate in groups if values],
+            [
+                {"name": name, "params": values, "lr": rate}
+                for name, values, rate in groups
+                if values
+            ],
             weight_decay=config.weight_decay,
         )
         num_steps = int(self.trainer.estimated_stepping_batches)
