@@ -8,9 +8,9 @@ PRETRAINED = {
         package="ultrarefiner",
         distribution="ultrarefiner",
         file="coarse/pretrained/busbra-lite.safetensors",
-        sha256="7cd9be014bea1f560a39822729582ffac3784373914dc3bf68e472b596ebf0f5",
+        sha256="e0116eec3a16b3fa451167788345cbb22347090bde6f640e0ffa2171cb8cf27f",
         licence="Apache-2.0; trained on BUS-BRA, cite its article",
-        source="ultrarefiner train recipes/busbra.yaml",
+        source="ultrarefiner train recipes/busbra_tail.yaml",
     ),
     "nano": PackagedWeights(
         name="nano",
