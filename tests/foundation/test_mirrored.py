@@ -59,15 +59,17 @@ def test_it_is_the_mean_of_both_and_knows_no_side(model, frames) -> None:
     prompts = _prompts(boxes)
     two = Mirrored(model)
     mirror = mirror_prompts(prompts, WIDTH)
+    both, both_flipped = two.encode(images), two.encode(images.flip(-1))
+    seen, seen_flipped = model.encode(images), model.encode(images.flip(-1))
     for multimask in (False, True):
-        found = two.decode(two.encode(images), prompts, multimask_output=multimask)
-        one = model.decode(model.encode(images), prompts, multimask_output=multimask)
-        other = model.decode(model.encode(images.flip(-1)), mirror, multimask_output=multimask)
+        found = two.decode(both, prompts, multimask_output=multimask)
+        one = model.decode(seen, prompts, multimask_output=multimask)
+        other = model.decode(seen_flipped, mirror, multimask_output=multimask)
         torch.testing.assert_close(found.logits, (one.logits + other.logits.flip(-1)) / 2)
         mean_iou = (one.iou_predictions + other.iou_predictions) / 2
         torch.testing.assert_close(found.iou_predictions, mean_iou)
         assert (one.logits - other.logits.flip(-1)).abs().max() > 0.1  # there is a side to forget
-        flipped = two.decode(two.encode(images.flip(-1)), mirror, multimask_output=multimask)
+        flipped = two.decode(both_flipped, mirror, multimask_output=multimask)
         torch.testing.assert_close(flipped.logits.flip(-1), found.logits, atol=1e-3, rtol=1e-3)
 
 
