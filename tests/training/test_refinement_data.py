@@ -59,6 +59,18 @@ def dataset(records: tuple[Record, ...], mixture: Mixture, **settings: Any) -> R
     return RefinementDataset(records, mixture, SIDE, **(defaults | settings))
 
 
+def material_of(recipe: TrainingRecipe, manifest: Path) -> Material:
+    """Return what later phases learn from, without predictions and embeddings."""
+    return Material(
+        recipe=recipe,
+        split=split_for_training(manifest, recipe, fold="3"),
+        side=SIDE,
+        out_of_fold=OutOfFold(side=SIDE, cards={}, places={}),
+        cache=None,
+        digests={},
+    )
+
+
 def test_an_item_is_a_pure_function_of_seed_epoch_and_index(records: tuple[Record, ...]) -> None:
     mixture = Mixture(given_share=0.7, real_share=0.5, flip_share=0.5)
     first, second = dataset(records, mixture), dataset(records, mixture)
@@ -86,14 +98,7 @@ def test_phase_3_does_not_repeat_the_corruptions_of_phase_2(
         phase2=replace(nano.phase2, real_share=0.0, flips=False),
         phase3=replace(nano.phase3, **own),
     )
-    material = Material(
-        recipe=recipe,
-        split=split_for_training(manifest, recipe, fold="3"),
-        side=SIDE,
-        out_of_fold=OutOfFold(side=SIDE, cards={}, places={}),
-        cache=None,
-        digests={},
-    )
+    material = material_of(recipe, manifest)
     second, third, again = (
         material.data(config, network=network).train
         for config, network in (
@@ -284,14 +289,7 @@ def test_a_phase_takes_its_share_and_validates_without(
         phase2=replace(nano.phase2, grey_share=0.6),
         phase3=replace(nano.phase3, grey_share=0.2),
     )
-    material = Material(
-        recipe=recipe,
-        split=split_for_training(manifest, recipe, fold="3"),
-        side=SIDE,
-        out_of_fold=OutOfFold(side=SIDE, cards={}, places={}),
-        cache=None,
-        digests={},
-    )
+    material = material_of(recipe, manifest)
     for config, share in ((recipe.phase2, 0.6), (recipe.phase3, 0.2)):
         data = material.data(config)
         assert data.train.mixture.grey_share == share
