@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,11 +189,12 @@ def test_settings_that_it_was_not_trained_with_are_refused(
         load_refiner(path).refiner(asked)
 
 
-def test_stabiliser_softening_and_flips_are_free(path: Path) -> None:
-    free = {
+def test_what_training_does_not_depend_on_is_free(path: Path) -> None:
+    free: dict[str, Any] = {
         "stabilizer": StabilizerConfig(band_px=5.0),
         "softening": SofteningConfig(width=0.2),
         "flips": True,
+        "second_opinion": 0.4,
     }
     found = load_refiner(path)
     settings = found.settings(RefinerConfig(**free))
@@ -225,11 +227,12 @@ def test_a_gate_without_weights_is_free_where_none_was_trained(tmp_path: Path) -
         found.refiner(RefinerConfig(gate=GateConfig(kind="hybrid")))
 
 
-def test_a_checkpoint_from_before_there_were_flips(path: Path) -> None:
+@pytest.mark.parametrize("setting", ["flips", "second_opinion"])
+def test_a_checkpoint_from_before_there_was_a_setting(path: Path, setting: str) -> None:
     with safetensors.safe_open(path, framework="pt") as stream:
         header = json.loads(stream.metadata()["ultrarefiner"])
         state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    del header["refiner"]["flips"]
+    del header["refiner"][setting]
     safetensors.torch.save_file(state, path, metadata={"ultrarefiner": json.dumps(header)})
     assert load_refiner(path).config == CONFIG
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from few_patients import FewRun, few_of, learned_in, one_step_recipe, run_few
 from ultrarefiner.data.readers import read_image
 from ultrarefiner.foundation import lite_medsam
 from ultrarefiner.refine.checkpoint import load_refiner
+from ultrarefiner.refine.gates import ConstantGate, GateConfig
 from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.training.model_card import model_card
 from ultrarefiner.training.recipe import TrainingRecipe, trainable_refiner
@@ -22,12 +24,20 @@ TRAINED = {"mask_decoder", "prompt_encoder", "image_encoder"}
 @pytest.fixture(scope="module")
 def run(nano: TrainingRecipe, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> FewRun:
     folder = tmp_path_factory.mktemp("tail")
-    refiner = replace(trainable_refiner(), prompts=PromptConfig(jitter=0.0, mask="direct"))
+    refiner = replace(
+        trainable_refiner(),
+        prompts=PromptConfig(jitter=0.0, mask="direct"),
+        gate=GateConfig(kind="constant", maximum=0.5),
+    )
     recipe = replace(one_step_recipe(nano), refiner=refiner, trainable="decoder+prompt+tail")
+    varied: dict[str, Any] = {
+        "gated": False,
+        "unasked_share": 0.3,
+        "shape_share": 0.5,
+        "grey_share": 0.5,
+    }
     recipe = replace(
-        recipe,
-        phase2=replace(recipe.phase2, grey_share=0.5),
-        phase3=replace(recipe.phase3, grey_share=0.5),
+        recipe, phase2=replace(recipe.phase2, **varied), phase3=replace(recipe.phase3, **varied)
     )
     return run_few(recipe, few_of(manifest, folder / "few.csv"), folder / "run")
 
@@ -46,6 +56,13 @@ def test_each_part_has_its_rate(run: FewRun) -> None:
         "refiner": config.learning_rate,
         "encoder": config.encoder_learning_rate,
     }
+
+
+def test_a_gate_that_training_left_out_acts_in_prediction(run: FewRun) -> None:
+    for name in ("refiner", "joint"):
+        found = load_refiner(run.folder / f"{name}.safetensors")
+        assert found.config.gate == run.recipe.refiner.gate
+        assert isinstance(found.refiner(device="cpu").pipeline.gate, ConstantGate)
 
 
 def test_the_checkpoint_brings_its_encoder(run: FewRun) -> None:

@@ -16,7 +16,7 @@ from ultrarefiner.cli.train import parser
 from ultrarefiner.coarse import COARSE_NETWORKS, build_coarse
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.foundation import FOUNDATION_MODELS
-from ultrarefiner.refine.gates import build_gate
+from ultrarefiner.refine.gates import GateConfig, build_gate
 from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.refine.roi import RoiConfig
 from ultrarefiner.refine.selection import build_selection
@@ -100,17 +100,18 @@ def test_flips_of_the_refiner_are_for_prediction() -> None:
 
 
 @pytest.mark.parametrize("phase", ["phase2", "phase3"])
-def test_grey_levels_vary_only_where_images_are_encoded_in_every_step(phase: str) -> None:
-    varied = {phase: replace(getattr(TrainingRecipe(), phase), grey_share=0.5)}
+@pytest.mark.parametrize("share", ["shape_share", "grey_share"])
+def test_images_vary_only_where_they_are_encoded_in_every_step(phase: str, share: str) -> None:
+    varied = {phase: replace(getattr(TrainingRecipe(), phase), **{share: 0.5})}
     with pytest.raises(
-        ConfigError, match=rf"{phase} grey_share: expected 0, .*cached, found 0\.5.*trainable"
+        ConfigError, match=rf"{phase} {share}: expected 0, .*cached, found 0\.5.*trainable"
     ):
         TrainingRecipe(**varied)
     assert TrainingRecipe(**varied, trainable="decoder+prompt+tail").encodes_in_training
     roi = RoiConfig(crop=True)
     assert TrainingRecipe(**varied, refiner=replace(trainable_refiner(), roi=roi))
-    with pytest.raises(ConfigError, match=rf"{phase} grey_share: expected 0 to 1, found 1\.5"):
-        replace(getattr(TrainingRecipe(), phase), grey_share=1.5)
+    with pytest.raises(ConfigError, match=rf"{phase} {share}: expected 0 to 1, found 1\.5"):
+        replace(getattr(TrainingRecipe(), phase), **{share: 1.5})
 
 
 class TestPaper:
@@ -137,3 +138,25 @@ class TestPaper:
 
     def test_so_is_the_model(self) -> None:
         assert read("paper").foundation not in FOUNDATION_MODELS, "it can be run: make it RUNNABLE"
+
+
+@pytest.mark.parametrize("phase", ["phase2", "phase3"])
+def test_a_gate_that_learns_takes_part_in_training(phase: str) -> None:
+    ungated = {phase: replace(getattr(TrainingRecipe(), phase), gated=False)}
+    for kind in ("learned", "hybrid"):
+        refiner = replace(trainable_refiner(), gate=GateConfig(kind=kind))
+        with pytest.raises(
+            ConfigError, match=rf"{phase} gated: expected true, .*{kind} learns, found false"
+        ):
+            TrainingRecipe(**ungated, refiner=refiner)
+        assert TrainingRecipe(refiner=refiner).refiner == refiner
+    fixed = replace(trainable_refiner(), gate=GateConfig(kind="evidence"))
+    assert not getattr(TrainingRecipe(**ungated, refiner=fixed), phase).gated
+
+
+def test_who_gives_an_opinion_has_learned_to() -> None:
+    refiner = replace(trainable_refiner(), second_opinion=0.5)
+    with pytest.raises(ConfigError, match=r"phase2 unasked_share: expected above 0.*found 0"):
+        TrainingRecipe(refiner=refiner)
+    phase2 = replace(TrainingRecipe().phase2, unasked_share=0.2)
+    assert TrainingRecipe(refiner=refiner, phase2=phase2).refiner.second_opinion == 0.5

@@ -1,4 +1,4 @@
-"""Items of phases 2 and 3: replayable, mirrored as one, and never outside the image."""
+"""Items of phases 2 and 3: replayable, moved as one, and never outside the image."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_grey_levels_vary_as_the_recipe_says(records: tuple[Record, ...]) -> Non
     only_gamma = AugmentationConfig(
         log_gamma=0.5, contrast=0, brightness=0, speckle_probability=0, blur_probability=0
     )
-    items = dataset(records, Mixture(grey_share=1.0, grey=only_gamma), natives=True)
+    items = dataset(records, Mixture(grey_share=1.0, augmentation=only_gamma), natives=True)
     gammas = []
     for epoch in range(5):
         for index, record in enumerate(records):
@@ -279,6 +279,117 @@ def test_grey_levels_vary_as_the_recipe_says(records: tuple[Record, ...]) -> Non
     assert max(gammas) > 1.2
 
 
+@dataclass(frozen=True)
+class TheImage:
+    """Predictions that are the image: what is bright is lesion."""
+
+    def probs(self, record: Record) -> np.ndarray:
+        return letterbox(read_image(record.image))
+
+
+def letterbox(image: np.ndarray, side: int = SIDE) -> np.ndarray:
+    frame = Letterbox(image.shape, side)
+    rows, cols = frame.content_hw
+    on_grid = np.zeros((side, side), np.float32)
+    on_grid[:rows, :cols] = cv2.resize(image, (cols, rows), interpolation=cv2.INTER_AREA)
+    return on_grid
+
+
+@pytest.fixture(scope="module")
+def bright_lesions(
+    records: tuple[Record, ...], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Record, ...]:
+    """The records, whose images are their true masks."""
+    folder = tmp_path_factory.mktemp("bright")
+    bright = []
+    for record in records:
+        assert record.mask is not None
+        image = folder / record.image.name
+        write_png(image, 255 * (read_image(record.mask) > 0).astype(np.uint8))
+        bright.append(replace(record, image=image))
+    return tuple(bright)
+
+
+def test_a_varied_shape_moves_every_map_of_an_item_alike(
+    bright_lesions: tuple[Record, ...],
+) -> None:
+    """Image on three grids, truth, classes and mask are one picture before, and one after."""
+    mixture = Mixture(flip_share=0.5, shape_share=1.0)
+    items = dataset(
+        bright_lesions,
+        mixture,
+        natives=True,
+        network_frame=(64, 1),
+        out_of_fold=TheImage(),
+    )
+    still = dataset(bright_lesions, replace(mixture, shape_share=0.0))
+    overlaps, num_shapes = [], 0
+    for epoch in range(4):
+        for index in range(len(bright_lesions)):
+            item = items[epoch, index]
+            truth = item["truth"][0].numpy()
+            native = item["natives"][0].numpy()
+            num_shapes += native.shape[0] != native.shape[1]
+            others = [item["images"][0].numpy(), item["prompt"][0].numpy(), letterbox(native)]
+            for other in others:
+                assert dice(other, truth) > 0.97
+            own, classes = item["network_images"][0].numpy(), item["classes"][0].numpy()
+            assert dice(own, classes) > 0.97
+            assert dice(letterbox(native, 64), classes) > 0.95
+            overlaps.append(dice(still[epoch, index]["truth"][0].numpy(), truth))
+    assert num_shapes > 0
+    assert np.mean(overlaps) < 0.85
+
+
+def dice(one: np.ndarray, two: np.ndarray) -> float:
+    """Return the soft Dice of two maps of shares."""
+    return float(2 * np.minimum(one, two).sum() / (one.sum() + two.sum()))
+
+
+def test_shapes_vary_by_themselves(records: tuple[Record, ...]) -> None:
+    """In the share that is asked for; which mask is given and the grey levels stay."""
+    plain = dataset(records, Mixture(real_share=0.5), natives=True)
+    varied, again = (
+        dataset(records, Mixture(real_share=0.5, shape_share=0.7), natives=True) for _ in range(2)
+    )
+    keys = [(epoch, index) for epoch in range(40) for index in range(len(records))]
+    num_varied = 0
+    for key in keys:
+        one, two, three = plain[key], varied[key], again[key]
+        assert torch.equal(two["natives"], three["natives"])
+        assert one["is_real"] == two["is_real"]
+        assert two["natives"].shape == one["natives"].shape
+        rows, cols = two["content_hw"].tolist()
+        for name in ("images", "truth", "prompt"):
+            assert two[name].shape == one[name].shape
+            assert two[name][:, rows:].abs().sum() + two[name][:, :, cols:].abs().sum() == 0
+        is_moved = not torch.equal(one["truth"], two["truth"])
+        assert is_moved == (not torch.equal(one["natives"], two["natives"]))
+        num_varied += is_moved
+    assert num_varied / len(keys) == pytest.approx(0.7, abs=0.09)  # 3 standard deviations
+
+
+def test_some_items_are_asked_about_without_a_mask(records: tuple[Record, ...]) -> None:
+    """An empty mask is a given one; of the others nothing changes."""
+    mixture = Mixture(given_share=0.8, real_share=0.5)
+    plain, some = (dataset(records, replace(mixture, unasked_share=share)) for share in (0, 0.3))
+    num_given = num_empty = 0
+    for epoch in range(50):
+        for index in range(len(records)):
+            one, two = plain[epoch, index], some[epoch, index]
+            assert one["is_given"] == two["is_given"]
+            assert torch.equal(one["truth"], two["truth"])
+            if torch.equal(one["prompt"], two["prompt"]):
+                assert one["is_real"] == two["is_real"]
+            else:
+                assert two["prompt"].count_nonzero() == 0
+                assert two["is_given"]
+                assert not two["is_real"]
+                num_empty += 1
+            num_given += bool(one["is_given"] and one["prompt"].any())
+    assert num_empty / num_given == pytest.approx(0.3, abs=0.09)  # 3 standard deviations
+
+
 def test_a_phase_takes_its_share_and_validates_without(
     manifest: Path, nano: TrainingRecipe
 ) -> None:
@@ -286,12 +397,19 @@ def test_a_phase_takes_its_share_and_validates_without(
         nano,
         trainable="decoder+prompt+tail",
         augmentation=replace(nano.augmentation, log_gamma=0.3),
-        phase2=replace(nano.phase2, grey_share=0.6),
-        phase3=replace(nano.phase3, grey_share=0.2),
+        phase2=replace(nano.phase2, grey_share=0.6, shape_share=0.3, unasked_share=0.4),
+        phase3=replace(nano.phase3, grey_share=0.2, shape_share=0.1),
     )
     material = material_of(recipe, manifest)
-    for config, share in ((recipe.phase2, 0.6), (recipe.phase3, 0.2)):
+    for config, grey, shapes, unasked in (
+        (recipe.phase2, 0.6, 0.3, 0.4),
+        (recipe.phase3, 0.2, 0.1, 0.0),
+    ):
         data = material.data(config)
-        assert data.train.mixture.grey_share == share
-        assert data.train.mixture.grey == recipe.augmentation
+        assert data.train.mixture.grey_share == grey
+        assert data.train.mixture.shape_share == shapes
+        assert data.train.mixture.unasked_share == unasked
+        assert data.train.mixture.augmentation == recipe.augmentation
         assert data.val.mixture.grey_share == 0
+        assert data.val.mixture.shape_share == 0
+        assert data.val.mixture.unasked_share == 0

@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 
 from ultrarefiner.calibration.splitting import patients_of
-from ultrarefiner.coarse import CoarsePredictor
 from ultrarefiner.data.formats import split_name
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.data.pairing import Pair, find_images, pair_files
@@ -20,6 +19,7 @@ from ultrarefiner.errors import InputError
 from ultrarefiner.metrics import evaluate_mask
 from ultrarefiner.refine.acceptance import Signs
 from ultrarefiner.refine.folder import CoarseFiles
+from ultrarefiner.refine.opinion import CoarseOpinions
 from ultrarefiner.refine.predictor import RefinedImage, Refiner
 from ultrarefiner.shapes import GreyImage, Mask
 
@@ -95,14 +95,14 @@ class PredictedMasks:
     """Coarse masks of a network, made as they are asked for.
 
     Args:
-        predictor: the network.
+        predictor: the network, and a second opinion.
     """
 
-    def __init__(self, predictor: CoarsePredictor) -> None:
+    def __init__(self, predictor: CoarseOpinions) -> None:
         self.predictor = predictor
 
     def open(self, record: Record, image: GreyImage) -> CoarseMask:
-        """Return the probability that the network gives."""
+        """Return the probability that they give."""
         return CoarseMask(values=self.predictor(image), is_hard=False)
 
 

@@ -23,6 +23,8 @@ from ultrarefiner.coarse import CoarsePredictor
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.refine.acceptance import MASKS, NETWORK
 from ultrarefiner.refine.assembly import RefinerConfig
+from ultrarefiner.refine.opinion import CoarseOpinions
+from ultrarefiner.refine.predictor import Refiner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +92,16 @@ class Task:
         Raises:
             InputError: the coarse masks cannot be found.
         """
-        checkpoint, coarse = replace(subject.checkpoint, rule=None), self._masks(subject, records)
-        refiner = checkpoint.refiner(device=self.device)
+        refiner = replace(subject.checkpoint, rule=None).refiner(device=self.device)
+        coarse = self._masks(subject, records, refiner)
         return measure_outcomes(records, refiner, coarse, label=self.label, track=self.track)
 
-    def _masks(self, subject: Subject, records: Sequence[Record]) -> CoarseMasks:
+    def _masks(self, subject: Subject, records: Sequence[Record], refiner: Refiner) -> CoarseMasks:
         if self.coarse is not None:
             return GivenMasks(self.coarse, records, label=self.coarse_label)
-        network, flips = subject.checkpoint.network, subject.checkpoint.config.flips
-        return PredictedMasks(CoarsePredictor([network], flips=flips, device=self.device))
+        networks, flips = [subject.checkpoint.network], refiner.config.flips
+        network = CoarsePredictor(networks, flips=flips, device=self.device)
+        return PredictedMasks(CoarseOpinions(network, refiner))
 
 
 @dataclass(frozen=True, kw_only=True)

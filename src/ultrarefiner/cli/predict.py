@@ -23,6 +23,7 @@ from ultrarefiner.data.manifest import Record, read_manifest
 from ultrarefiner.data.pairing import find_images
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.checkpoint import RefinerCheckpoint, is_refiner, load_refiner
+from ultrarefiner.refine.opinion import CoarseOpinions
 from ultrarefiner.refine.predict import predict_images
 from ultrarefiner.refine.predictor import Refiner
 from ultrarefiner.report.run import write_report
@@ -58,7 +59,7 @@ def run(args: Namespace) -> int:
     """Predict, report, and say how it went."""
     records = _records(args)
     checkpoints, refiner = _load(args)
-    predictor = CoarsePredictor(
+    network = CoarsePredictor(
         [checkpoint.network for checkpoint in checkpoints],
         flips=refiner.config.flips,
         device=args.device,
@@ -71,8 +72,7 @@ def run(args: Namespace) -> int:
     result = predict_images(
         [record.image for record in records],
         args.out,
-        predictor,
-        refiner,
+        CoarseOpinions(network, refiner),
         options=args.options,
         about=about,
         track=progress("segmenting"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ultrarefiner.errors import ConfigError
 from ultrarefiner.foundation import FoundationModel, Mirrored
 from ultrarefiner.refine.gates import GateConfig, build_gate
 from ultrarefiner.refine.localization import Localizer, LocalizerConfig
@@ -30,6 +31,9 @@ class RefinerConfig:
         stabilizer: when to refuse.
         flips: also ask about the mirror image and take the mean of both answers; for prediction
             alone. A coarse network is then asked twice, too.
+        second_opinion: share of the foundation model's own view, without a prompt, in the coarse
+            map of a network; for prediction alone, and for a model that has learned to be asked so.
+            A given mask stands as it is.
     """
 
     softening: SofteningConfig = field(default_factory=SofteningConfig)
@@ -40,6 +44,13 @@ class RefinerConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     stabilizer: StabilizerConfig = field(default_factory=StabilizerConfig)
     flips: bool = False
+    second_opinion: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.second_opinion <= 1:
+            raise ConfigError(
+                "refiner second_opinion", expected="0 to 1", found=str(self.second_opinion)
+            )
 
 
 PRESETS = {
@@ -80,6 +91,16 @@ def build_pipeline(
         gate=build_gate(config.gate),
         stabilizer=build_stabilizer(config.stabilizer),
         acceptance=acceptance or NoAcceptance(),
+    )
+
+
+def unasked(config: RefinerConfig) -> RefinerConfig:
+    """Return settings for a look at the whole image whose answer is the outcome."""
+    return replace(
+        config,
+        roi=RoiConfig(),
+        gate=GateConfig(kind="none"),
+        stabilizer=replace(config.stabilizer, enabled=False),
     )
 
 

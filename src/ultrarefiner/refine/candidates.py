@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from ultrarefiner.foundation import FoundationModel, Prompts
+from ultrarefiner.ops.frames import Frames
 from ultrarefiner.refine.localization import clamp_boxes
 from ultrarefiner.refine.prompts import ABSENT, LesionPrompts
 from ultrarefiner.refine.roi import View
+from ultrarefiner.refine.scene import Scene
 from ultrarefiner.shapes import Candidates, Embeddings, Scores
 
 _ITEMS_PER_CALL = {"cpu": 3}
@@ -56,6 +58,13 @@ def propose(
         logits=logits.view(num_lesions, -1, *logits.shape[-2:]),
         iou_predictions=scores.view(num_lesions, -1),
     )
+
+
+def embed_whole(model: FoundationModel, scene: Scene) -> Embeddings:
+    """Return ``I D h w`` embeddings of the scene's whole images, as a view without a crop has."""
+    everything = torch.arange(len(scene.images), device=scene.image_index.device)
+    frames = Frames.letterboxed(scene.native_hw, model.input_size)
+    return model.encode(model.normalise(*scene.images_on(frames, everything)))
 
 
 def model_prompts(view: View, prompts: LesionPrompts) -> Prompts:

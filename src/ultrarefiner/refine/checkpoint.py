@@ -40,7 +40,7 @@ _READABLE = ("refiner-1", FORMAT)
 JOINT, REFINER = "joint.safetensors", "refiner.safetensors"
 LATEST_FIRST = (JOINT, REFINER, COARSE)
 _KEY, _REFINERS = "ultrarefiner", (JOINT, REFINER)
-_UNTRAINED = ("softening", "stabilizer", "flips")
+_UNTRAINED = ("softening", "stabilizer", "flips", "second_opinion")
 """Settings that training does not depend on: they may be others at prediction, without a rule.
 So may be the gate, if neither the trained nor the other one has weights."""
 _BOUND = ("network", "foundation", "foundation_sha256", "refiner")
@@ -306,7 +306,7 @@ def _rebuild(
         for name, value in _part(state, "network").items()
     }
     network.load_state_dict(restored)
-    stored = {"flips": False, **header["refiner"]}  # older ones do not say
+    stored = {"flips": False, "second_opinion": 0.0, **header["refiner"]}  # older ones do not say
     config, gate = config_from_json(RefinerConfig, stored), _part(state, "gate")
     build_gate(config.gate).load_state_dict(gate)  # what does not fit is met here, with its file
     return RefinerCheckpoint(

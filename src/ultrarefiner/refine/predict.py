@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultrarefiner.coarse import CoarsePredictor
 from ultrarefiner.data.formats import split_name
 from ultrarefiner.data.readers import CoarseMask
 from ultrarefiner.data.writers import write_mask, write_probability
@@ -26,15 +25,14 @@ from ultrarefiner.refine.job import (
     refuse_overwriting,
     remove_file,
 )
-from ultrarefiner.refine.predictor import Refiner
+from ultrarefiner.refine.opinion import CoarseOpinions
 from ultrarefiner.shapes import GreyImage
 
 
 def predict_images(
     images: Sequence[Path],
     out: Path,
-    predictor: CoarsePredictor,
-    refiner: Refiner,
+    predictor: CoarseOpinions,
     *,
     options: FolderOptions | None = None,
     about: Mapping[str, Any] | None = None,
@@ -50,8 +48,7 @@ def predict_images(
             ``gates/STEM.png`` (how far each pixel moved, in steps of 1/255), ``results.csv``,
             ``run.json``, and probabilities on request (``probabilities/`` final,
             ``coarse_probabilities/``).
-        predictor: makes the coarse probability.
-        refiner: improves it.
+        predictor: makes the coarse probability; its refiner improves it.
         options: what to write.
         about: recorded in ``run.json``, such as the command.
         track: wraps the iteration over batches, for a progress bar.
@@ -68,7 +65,7 @@ def predict_images(
     _refuse_given_masks(out)
     source = PredictedCoarse(predictor, out, options)
     items, unusable = _items(images, out)
-    job = FolderJob(out, refiner, source=source, options=options)
+    job = FolderJob(out, predictor.refiner, source=source, options=options)
     return job.run(items, unusable=unusable, about=dict(about or {}), track=track)
 
 
@@ -85,14 +82,14 @@ class PredictedCoarse:
     """Coarse masks from a network, written beside the final ones.
 
     Args:
-        predictor: the network or ensemble.
+        predictor: the network or ensemble, and a second opinion.
         out: folder of the run.
         options: which probabilities to write.
     """
 
     kind = NETWORK
 
-    def __init__(self, predictor: CoarsePredictor, out: Path, options: FolderOptions) -> None:
+    def __init__(self, predictor: CoarseOpinions, out: Path, options: FolderOptions) -> None:
         self.predictor, self.out, self.options = predictor, out, options
 
     def open_batch(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 from ultrarefiner.errors import InputError
@@ -16,14 +17,15 @@ from ultrarefiner.ops.frames import Frames
 from ultrarefiner.ops.letterbox import Letterbox
 from ultrarefiner.precision import autocast, bf16_is_fast, choose_device
 from ultrarefiner.refine.acceptance import AcceptanceRule, Signs
-from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline, grid_side
+from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline, grid_side, unasked
+from ultrarefiner.refine.candidates import embed_whole
 from ultrarefiner.refine.prompts import ABSENT
 from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.refine.scene import Scene
 from ultrarefiner.refine.softening import CoarseLesions, split_lesions
 from ultrarefiner.refine.stabilization import ACCEPTED
 from ultrarefiner.refine.verdict import Acceptance
-from ultrarefiner.shapes import GreyImage, Mask, ProbMap
+from ultrarefiner.shapes import Embeddings, GreyImage, Mask, ProbMap
 
 DEFAULT_FOUNDATION = "lite-medsam"
 
@@ -144,6 +146,8 @@ class Refiner:
         pipeline = build_pipeline(foundation, self.config, Acceptance(rule))
         self.pipeline = pipeline.to(self.device).eval()
         self._side = grid_side(foundation, self.config)
+        self._unasked = build_pipeline(foundation, unasked(self.config)).to(self.device).eval()
+        self._known: tuple[Sequence[GreyImage], Embeddings] | None = None
 
     def __call__(
         self, image: GreyImage, coarse: ProbMap, *, is_hard: bool | None = None
@@ -170,6 +174,7 @@ class Refiner:
         Raises:
             InputError: a coarse map has another size than its image, or values are out of range.
         """
+        embeddings = self._embeddings_of(images)
         images = [np.asarray(image, dtype=np.float32) for image in images]
         coarse = [np.asarray(values, dtype=np.float32) for values in coarse]
         if are_hard is None:
@@ -182,7 +187,8 @@ class Refiner:
             lesions.append(
                 split_lesions(values, is_hard=is_hard, frame=frame, config=self.config.softening)
             )
-        scene = self._scene(images, lesions)
+        coarse_maps = [part.probs for part in lesions]
+        scene = replace(self._scene(images, coarse_maps), embeddings=embeddings)
         with autocast(self.device, enabled=self.bf16):
             refinement = self.pipeline(scene)
         parts = _split_by_image(refinement, [len(part.probs) for part in lesions])
@@ -191,14 +197,49 @@ class Refiner:
             for values, frame, part, answer in zip(coarse, frames, lesions, parts, strict=True)
         ]
 
-    def _scene(self, images: Sequence[GreyImage], lesions: list[CoarseLesions]) -> Scene:
+    @torch.inference_mode()
+    def segment_batch(self, images: Sequence[GreyImage]) -> list[ProbMap]:
+        """Return what the foundation model sees without a prompt: a box of the whole image.
+
+        If the same images are refined next, they are not encoded again.
+
+        Args:
+            images: native grey images in [0, 1], of any sizes.
+
+        Returns:
+            ``H W`` probabilities of a lesion, on the native grids.
+        """
+        natives = [np.asarray(image, dtype=np.float32) for image in images]
+        frames = [Letterbox(image.shape, self._side) for image in natives]
+        nothing = np.zeros((1, self._side, self._side), dtype=np.float32)
+        scene = self._scene(natives, [nothing] * len(natives))
+        with autocast(self.device, enabled=self.bf16):
+            embeddings = embed_whole(self.pipeline.foundation, scene)
+            refinement = self._unasked(replace(scene, embeddings=embeddings))
+        self._known = (images, embeddings)
+        return [
+            frame.enlarge(probs).clamp(0, 1).numpy()
+            for frame, probs in zip(frames, refinement.probs[:, 0].float().cpu(), strict=True)
+        ]
+
+    def _embeddings_of(self, images: Sequence[GreyImage]) -> Embeddings | None:
+        """Return the embeddings of whole images that were just segmented, and forget them."""
+        known, self._known = self._known, None
+        if known is None or self.config.roi.crop or len(images) != len(known[0]):
+            return None
+        same = all(here is there for here, there in zip(images, known[0], strict=True))
+        return known[1] if same else None
+
+    def _scene(
+        self, images: Sequence[GreyImage], coarse_maps: Sequence[Float32[np.ndarray, "n h w"]]
+    ) -> Scene:
         native_hw = torch.tensor([image.shape for image in images])
         height, width = native_hw.amax(dim=0).tolist()
         padded = np.zeros((len(images), 1, height, width), dtype=np.float32)
         for frame, image in zip(padded, images, strict=True):
             frame[0, : image.shape[0], : image.shape[1]] = image
-        coarse = np.concatenate([part.probs for part in lesions])[:, None]
-        counts = torch.tensor([len(part.probs) for part in lesions])
+        coarse = np.concatenate(coarse_maps)[:, None]
+        counts = torch.tensor([len(maps) for maps in coarse_maps])
         return Scene(
             images=torch.from_numpy(padded).to(self.device),
             native_hw=native_hw.to(self.device),

@@ -63,9 +63,11 @@ class Material:
         train = Mixture(
             given_share=given,
             real_share=config.real_share,
+            unasked_share=config.unasked_share,
             flip_share=0.5 if config.flips else 0.0,
+            shape_share=config.shape_share,
             grey_share=config.grey_share,
-            grey=self.recipe.augmentation,
+            augmentation=self.recipe.augmentation,
             corruption=self.recipe.corruption,
         )
         val = Mixture(given_share=1.0 if network is None else 0.0)

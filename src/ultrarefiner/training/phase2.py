@@ -34,7 +34,8 @@ def train_refiner(material: Material, folder: Path, options: RunOptions) -> Path
     """
     recipe = material.recipe
     pl.seed_everything(recipe.seed, verbose=False)
-    pipeline = training_pipeline(FOUNDATION_MODELS[recipe.foundation](), recipe.refiner)
+    model = FOUNDATION_MODELS[recipe.foundation]()
+    pipeline = training_pipeline(model, recipe.refiner, gated=recipe.phase2.gated)
     if material.cache is not None:
         drop_encoder(pipeline.foundation)
     module = RefinerModule(pipeline, recipe.phase2, trainable=recipe.trainable, seed=recipe.seed)

@@ -44,7 +44,7 @@ def train_jointly(material: Material, folder: Path, options: RunOptions) -> Path
     start = load_refiner(folder / REFINER)
     _refuse_other(start, material, folder / REFINER)
     pl.seed_everything(recipe.seed, verbose=False)
-    pipeline = training_pipeline(start.foundation, recipe.refiner)
+    pipeline = training_pipeline(start.foundation, recipe.refiner, gated=recipe.phase3.gated)
     pipeline.gate.load_state_dict(start.gate)
     if material.cache is not None:
         drop_encoder(pipeline.foundation)

@@ -11,10 +11,12 @@ from ultrarefiner.data.corruption import CorruptionConfig
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.losses import CrossEntropyDice, JointLoss, RefinerLoss
 from ultrarefiner.refine.assembly import RefinerConfig
-from ultrarefiner.refine.gates import GateConfig
+from ultrarefiner.refine.gates import GateConfig, build_gate
 from ultrarefiner.refine.localization import LocalizerConfig
 from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.refine.selection import SelectionConfig
+
+_SHARES = ("real_share", "unasked_share", "shape_share", "grey_share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +100,14 @@ class Phase2Config(Schedule):
         encoder_learning_rate: highest of the image encoder, where it is trained.
         real_share: probability that an item's mask is an out-of-fold prediction; else it is a
             corrupted truth.
+        unasked_share: probability that a given mask is replaced by an empty one, so that the model
+            learns to segment without being told where.
+        gated: whether the loss is that of the gated map; else the gate, which must have nothing to
+            learn, acts in prediction alone.
         flips: also show mirrored images.
-        grey_share: probability that an item's grey levels are varied as ``augmentation`` says;
-            above 0 only where the image encoder runs in every step.
+        shape_share: probability that an item is moved and deformed as ``augmentation`` says, image,
+            truth and mask alike; above 0 only where the image encoder runs in every step.
+        grey_share: the same of grey levels.
         loss: of each image; with an ``iou_weight`` every candidate is supervised, else the selected
             map.
     """
@@ -111,7 +118,10 @@ class Phase2Config(Schedule):
     encoder_learning_rate: float = 3e-5
     warmup_share: float = 0.05
     real_share: float = 0.5
+    unasked_share: float = 0.0
+    gated: bool = True
     flips: bool = True
+    shape_share: float = 0.0
     grey_share: float = 0.0
     loss: RefinerLoss = field(default_factory=RefinerLoss)
 
@@ -119,7 +129,7 @@ class Phase2Config(Schedule):
         super().__post_init__()
         self._require(self.learning_rate > 0, "learning_rate", "> 0")
         self._require(self.encoder_learning_rate > 0, "encoder_learning_rate", "> 0")
-        for name in ("real_share", "grey_share"):
+        for name in _SHARES:
             self._require(0 <= getattr(self, name) <= 1, name, "0 to 1")
 
 
@@ -140,9 +150,14 @@ class Phase3Config(Schedule):
             trains on are too good.
         real_share: probability that such a mask is an out-of-fold prediction; else it is a
             corrupted truth.
+        unasked_share: probability that a given mask is replaced by an empty one, so that the model
+            learns to segment without being told where.
+        gated: whether the loss is that of the gated map; else the gate, which must have nothing to
+            learn, acts in prediction alone.
         flips: also show mirrored images.
-        grey_share: probability that an item's grey levels are varied as ``augmentation`` says;
-            above 0 only where the image encoder runs in every step.
+        shape_share: probability that an item is moved and deformed as ``augmentation`` says, image,
+            truth and mask alike; above 0 only where the image encoder runs in every step.
+        grey_share: the same of grey levels.
         max_drift: warn when the coarse Dice falls by more than this below that of phase 1.
         loss: of each image.
     """
@@ -158,7 +173,10 @@ class Phase3Config(Schedule):
     interface_scale: float = 1.0
     kept_share: float = 0.5
     real_share: float = 0.5
+    unasked_share: float = 0.0
+    gated: bool = True
     flips: bool = True
+    shape_share: float = 0.0
     grey_share: float = 0.0
     max_drift: float = 0.005
     loss: JointLoss = field(default_factory=JointLoss)
@@ -174,7 +192,7 @@ class Phase3Config(Schedule):
             "above 0, below that of the foundation model",
         )
         self._require(0 <= self.frozen_epochs < self.epochs, "frozen_epochs", "0 to epochs - 1")
-        for name in ("interface_scale", "kept_share", "real_share", "grey_share"):
+        for name in ("interface_scale", "kept_share", *_SHARES):
             self._require(0 <= getattr(self, name) <= 1, name, "0 to 1")
         self._require(self.max_drift >= 0, "max_drift", ">= 0")
 
@@ -195,8 +213,8 @@ class TrainingRecipe:
 
     Attributes:
         network: the coarse network.
-        augmentation: variations of the training images of phase 1, and of grey levels in later
-            phases (``grey_share``).
+        augmentation: variations of the training images of phase 1, and in later phases of shares
+            of them (``shape_share``, ``grey_share``).
         phase1: how the coarse network is trained.
         inner: how masks for phases 2 and 3 are made by networks that have not seen the patient.
         foundation: the promptable model, see ``ultrarefiner list foundation``.
@@ -247,14 +265,32 @@ class TrainingRecipe:
                 found="true",
                 fix="phase2.flips and phase3.flips show mirrored images; --flips is for predict.",
             )
-        for name, phase in (("phase2", self.phase2), ("phase3", self.phase3)):
-            if phase.grey_share and not self.encodes_in_training:
-                raise ConfigError(
-                    f"{name} grey_share",
-                    expected="0, since the embeddings are cached",
-                    found=str(phase.grey_share),
-                    fix="Train the image encoder, too (trainable), or crop (refiner.roi.crop).",
-                )
+        if self.refiner.second_opinion and not self.phase2.unasked_share:
+            raise ConfigError(
+                "phase2 unasked_share",
+                expected="above 0, since the refiner gives a second_opinion",
+                found="0",
+                fix="Let the model learn to segment without a prompt, or leave the opinion out.",
+            )
+        self._check_phase("phase2", self.phase2)
+        self._check_phase("phase3", self.phase3)
         for name in ("num_workers", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(name, expected=">= 0", found=str(getattr(self, name)))
+
+    def _check_phase(self, name: str, phase: Phase2Config | Phase3Config) -> None:
+        """Refuse what the refiner does not allow a phase to do."""
+        if not phase.gated and list(build_gate(self.refiner.gate).parameters()):
+            raise ConfigError(
+                f"{name} gated",
+                expected=f"true, since the gate {self.refiner.gate.kind} learns",
+                found="false",
+            )
+        for share in ("shape_share", "grey_share"):
+            if getattr(phase, share) and not self.encodes_in_training:
+                raise ConfigError(
+                    f"{name} {share}",
+                    expected="0, since the embeddings are cached",
+                    found=str(getattr(phase, share)),
+                    fix="Train the image encoder, too (trainable), or crop (refiner.roi.crop).",
+                )

@@ -1,14 +1,15 @@
 """What phases 2 and 3 learn from: images, truths, and the masks that are to be corrected.
 
-An item's mask is an out-of-fold prediction, a corrupted truth, or in phase 3 what the coarse
-network says at that moment. Which one, whether it is mirrored and how it is corrupted is a pure
-function of seed, epoch and index.
+An item's mask is an out-of-fold prediction, a corrupted truth, none at all, or in phase 3 what the
+coarse network says at that moment. Which one, how it is corrupted, and how the item is mirrored and
+varied is a pure function of seed, epoch and index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -17,7 +18,13 @@ from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ultrarefiner.data.augmentation import AugmentationConfig, draw_augmentation, vary_grey
+from ultrarefiner.data.augmentation import (
+    Augmentation,
+    AugmentationConfig,
+    draw_augmentation,
+    vary_grey,
+    vary_shape,
+)
 from ultrarefiner.data.corruption import CorruptionConfig, corrupt
 from ultrarefiner.data.dataset import Frame, SegmentationDataset
 from ultrarefiner.data.manifest import Record
@@ -30,6 +37,9 @@ from ultrarefiner.refine.roi import WholeFrame
 from ultrarefiner.refine.scene import Scene
 from ultrarefiner.training.embedding_cache import FLIP, IDENTITY, EmbeddingCache, ImageView
 from ultrarefiner.training.out_of_fold import OutOfFold
+
+_GREY_LEVELS, _SHAPES = 1, 2
+"""What is varied: each has random numbers of its own."""
 
 
 class RefinementBatch(TypedDict):
@@ -107,17 +117,22 @@ class Mixture:
         given_share: probability that an item has a given mask; else the coarse network makes one.
         real_share: probability that a given mask is an out-of-fold prediction, not a corrupted
             truth.
+        unasked_share: probability that a given mask is replaced by an empty one, about which the
+            foundation model is asked with a box of the whole image.
         flip_share: probability that an item is mirrored left to right.
+        shape_share: probability that an item is moved and deformed, with all of its maps.
         grey_share: probability that grey levels of native images are varied.
-        grey: how they are varied; what it says of shapes does not matter.
+        augmentation: how they are varied; shapes and grey levels are drawn apart.
         corruption: the errors of corrupted truths.
     """
 
     given_share: float = 1.0
     real_share: float = 1.0
+    unasked_share: float = 0.0
     flip_share: float = 0.0
+    shape_share: float = 0.0
     grey_share: float = 0.0
-    grey: AugmentationConfig = field(default_factory=AugmentationConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
 
 
@@ -185,45 +200,43 @@ class RefinementDataset(Dataset[dict[str, Any]]):
             mixture.given_share,
             mixture.real_share,
         )
-        prompt = self._prompt(index, case, epoch, is_real=bool(real)) if given else None
+        unasked = rng.random() < mixture.unasked_share
+        prompt = np.zeros((self.side, self.side), np.float32)
+        if given and not unasked:
+            prompt = self._prompt(index, case, epoch, is_real=bool(real))
+        shape = self._draw(index, epoch, _SHAPES, mixture.shape_share)
+        place = partial(_place, mirrored=bool(flipped), shape=shape)
         content = case.content_hw
         values = {
             "name": self.records[index].image.name,
-            "images": _tensor(case.image[..., None] / np.float32(255), content, mirrored=flipped),
+            "images": place(case.image[..., None] / np.float32(255), content),
             "native_hw": torch.tensor(case.native_hw),
             "content_hw": torch.tensor(content),
-            "truth": _tensor(_lesion(case) / np.float32(255), content, mirrored=flipped),
-            "prompt": _tensor(
-                np.zeros((self.side, self.side, 1), np.float32)
-                if prompt is None
-                else prompt[..., None],
-                content,
-                mirrored=flipped,
-            ),
+            "truth": place(_lesion(case) / np.float32(255), content),
+            "prompt": place(prompt[..., None], content),
             "is_given": bool(given),
-            "is_real": bool(given and real),
+            "is_real": bool(given and real and not unasked),
         }
         if self.digests is not None:
             values["view"] = ImageView(self.digests[index], FLIP if flipped else IDENTITY)
         if self.natives:
-            native = self._native(index, epoch)[..., None]
-            values["natives"] = _tensor(native, case.native_hw, mirrored=flipped)
+            grey = self._draw(index, epoch, _GREY_LEVELS, mixture.grey_share)
+            native = read_image(self.records[index].image)
+            native = native if grey is None else vary_grey(native, grey)
+            values["natives"] = place(native[..., None], case.native_hw)
         if self._network_cases is not None:
             own = self._network_cases.frame(index)
-            grey, classes = own.image[..., None], own.target
-            values["network_images"] = _tensor(
-                grey / np.float32(255), own.content_hw, mirrored=flipped
-            )
-            values["classes"] = _tensor(classes / np.float32(255), own.content_hw, mirrored=flipped)
+            image = own.image[..., None] / np.float32(255)
+            values["network_images"] = place(image, own.content_hw)
+            values["classes"] = place(own.target / np.float32(255), own.content_hw)
         return values
 
-    def _native(self, index: int, epoch: int) -> Float32[np.ndarray, "H W"]:
-        """Return the image on its own grid, its grey levels varied where that is drawn."""
-        image = read_image(self.records[index].image)
-        rng = np.random.default_rng([self.seed, epoch, index, 1])
-        if rng.random() >= self.mixture.grey_share:
-            return image
-        return vary_grey(image, draw_augmentation(rng, self.mixture.grey))
+    def _draw(self, index: int, epoch: int, kind: int, share: float) -> Augmentation | None:
+        """Return how the item is varied, or ``None`` where it is drawn that it is not."""
+        rng = np.random.default_rng([self.seed, epoch, index, kind])
+        if rng.random() >= share:
+            return None
+        return draw_augmentation(rng, self.mixture.augmentation)
 
     def _prompt(
         self, index: int, case: Frame, epoch: int, *, is_real: bool
@@ -274,12 +287,38 @@ def _lesion(case: Frame) -> UInt8[np.ndarray, "S S 1"]:
     return first if case.target.shape[-1] == 1 else 255 - first
 
 
-def _tensor(
-    values: Float[np.ndarray, "H W C"], content_hw: tuple[int, int], *, mirrored: bool
+def _place(
+    values: Float[np.ndarray, "H W C"],
+    content_hw: tuple[int, int],
+    *,
+    mirrored: bool,
+    shape: Augmentation | None,
 ) -> Float[Tensor, "C H W"]:
-    """Return channels first; if mirrored, within the content."""
+    """Return a map channels first, moved within its content: the same way on every grid.
+
+    Args:
+        values: on a letterboxed frame, or on a grid that is all content.
+        content_hw: rows and columns that hold image.
+        mirrored: whether it is mirrored left to right.
+        shape: how it is moved and deformed, before that.
+    """
     values = values.astype(np.float32)
+    if shape is not None:
+        values = _vary_shape(values, shape, content_hw)
     if mirrored:
         cols = content_hw[1]
         values[:, :cols] = values[:, :cols][:, ::-1].copy()
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+
+
+def _vary_shape(
+    values: Float32[np.ndarray, "H W C"], shape: Augmentation, content_hw: tuple[int, int]
+) -> Float32[np.ndarray, "H W C"]:
+    """Return the moved content; what the frame holds beside it stays empty."""
+    rows, cols = content_hw
+    side = max(content_hw)
+    frame = np.zeros((side, side, values.shape[2]), np.float32)
+    frame[:rows, :cols] = values[:rows, :cols]
+    moved = np.zeros_like(values)
+    moved[:rows, :cols] = vary_shape(frame, shape, content_hw).reshape(frame.shape)[:rows, :cols]
+    return moved

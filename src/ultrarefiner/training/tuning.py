@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.foundation import FoundationModel
 from ultrarefiner.refine.assembly import RefinerConfig, build_pipeline
+from ultrarefiner.refine.gates import GateConfig
 from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.training.engine.freezing import freeze, unfreeze
 
@@ -50,10 +51,20 @@ def tuned_parameters(model: FoundationModel) -> tuple[list[nn.Parameter], list[n
     return encoder, others
 
 
-def training_pipeline(foundation: FoundationModel, config: RefinerConfig) -> RefinementPipeline:
-    """Return the pipeline of a config without its stabiliser, which would hide what went wrong."""
-    off = replace(config.stabilizer, enabled=False)
-    return build_pipeline(foundation, replace(config, stabilizer=off))
+def training_pipeline(
+    foundation: FoundationModel, config: RefinerConfig, *, gated: bool = True
+) -> RefinementPipeline:
+    """Return the pipeline of a config without its stabiliser, which would hide what went wrong.
+
+    Args:
+        foundation: to be trained.
+        config: of every stage.
+        gated: whether its gate takes part; one that learns has to.
+    """
+    stages = replace(config, stabilizer=replace(config.stabilizer, enabled=False))
+    if not gated:
+        stages = replace(stages, gate=GateConfig(kind="none"))
+    return build_pipeline(foundation, stages)
 
 
 def drop_encoder(model: FoundationModel) -> None:
