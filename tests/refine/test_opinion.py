@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,13 @@ from models import LesionFinder
 from torch import Tensor
 
 from ultrarefiner.coarse import CoarseConfig, CoarsePredictor, build_coarse
-from ultrarefiner.errors import ConfigError
+from ultrarefiner.data.readers import read_coarse, read_image
+from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.refine.gates import GateConfig
+from ultrarefiner.refine.job import FolderOptions
 from ultrarefiner.refine.opinion import CoarseOpinions
+from ultrarefiner.refine.predict import predict_images
 from ultrarefiner.refine.predictor import RefinedImage, Refiner
 from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.refine.roi import RoiConfig
@@ -99,7 +104,7 @@ def test_without_a_share_the_model_is_not_asked(
 
 
 def test_a_lesion_that_the_network_missed_is_found(images: list[np.ndarray]) -> None:
-    never = StabilizerConfig(min_predicted_iou=1.5)  # believe a mask where the coarse one is empty
+    never = StabilizerConfig(min_predicted_iou=1.5)  # a mask where the coarse one is empty
     for share, lowest, highest in ((0.6, 0.95, 1.0), (0.0, 0.0, 0.0)):
         config = replace(CONFIG, stabilizer=never, second_opinion=share)
         refiner = refiner_of(Counting(), config)
@@ -124,20 +129,42 @@ def test_what_was_just_looked_at_is_not_encoded_again(
 
 
 def test_other_images_are_encoded(images: list[np.ndarray]) -> None:
-    """Equal ones that may have been changed since, too few, or in another order."""
-    model = Counting()
-    refiner = refiner_of(model)
-    coarse = refiner.segment_batch(images)
-    others = ([image.copy() for image in images], images[::-1], images[:1])
-    for asked in others:
+    """In another order, too few, put in the place of one, or painted over."""
+    refiner = refiner_of(model := Counting())
+
+    def swapped(asked: list[np.ndarray]) -> list[np.ndarray]:
+        asked[0] = 1 - asked[0]
+        return asked
+
+    def painted(asked: list[np.ndarray]) -> list[np.ndarray]:
+        asked[0][:20] = 0.0
+        return asked
+
+    for change in (lambda asked: asked[::-1], lambda asked: asked[:1], swapped, painted):
+        asked = [image.copy() for image in images]
+        refiner.segment_batch(asked)
+        before, asked = model.num_encoded, change(asked)
         masks = [(image < 0.5).astype(np.float32) for image in asked]
-        refiner.segment_batch(images)
-        before = model.num_encoded
         found = refiner.refine_batch(asked, masks)
         assert model.num_encoded == before + len(asked)
         expected = refiner_of(Counting()).refine_batch(asked, masks)
         assert all(same(one, two) for one, two in zip(found, expected, strict=True))
-    assert len(coarse) == len(images)
+
+
+def test_equal_images_are_the_same(images: list[np.ndarray]) -> None:
+    refiner = refiner_of(model := Counting())
+    coarse = refiner.segment_batch(images)
+    refiner.refine_batch([image.copy() for image in images], coarse)
+    assert model.num_encoded == len(images)
+
+
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [(np.zeros((8, 8, 3)), "wrong shape"), (np.full((8, 8), 200.0), "wrong range")],
+)
+def test_only_grey_images_are_looked_at(image: np.ndarray, found: str) -> None:
+    with pytest.raises(InputError, match=f"image has the {found}"):
+        refiner_of(Counting()).segment_batch([image])
 
 
 def test_a_close_look_is_not_the_look_at_the_whole(images: list[np.ndarray]) -> None:
@@ -164,3 +191,25 @@ def test_a_given_mask_stands_as_it_is(images: list[np.ndarray]) -> None:
 def test_the_share_is_a_share(share: float) -> None:
     with pytest.raises(ConfigError, match=r"second_opinion: expected 0 to 1"):
         RefinerConfig(second_opinion=share)
+
+
+def test_a_folder_is_predicted_with_both(
+    images: list[np.ndarray], network: CoarsePredictor, tmp_path: Path
+) -> None:
+    """Each image is encoded once; a file that cannot be read changes nothing for the others."""
+    files = [tmp_path / f"{name}.png" for name in ("a", "broken", "c")]
+    for file, image in zip((files[0], files[2]), images, strict=True):
+        assert cv2.imwrite(str(file), (255 * image).round().astype(np.uint8))
+    files[1].write_bytes(b"no image")
+    refiner = refiner_of(model := Counting(), replace(CONFIG, second_opinion=0.7))
+    opinions, out = CoarseOpinions(network, refiner), tmp_path / "out"
+    options = FolderOptions(batch_size=3, save_probabilities=True)
+    result = predict_images(files, out, opinions, options=options)
+    assert result.num_refined == model.num_encoded == 2
+    assert [name for name, _ in result.failures] == ["broken"]
+    for file in (files[0], files[2]):
+        expected = opinions(read_image(file))
+        written = np.load(out / "coarse_probabilities" / f"{file.stem}.npy")
+        np.testing.assert_allclose(written, expected, atol=1e-5)
+        mask = read_coarse(out / "coarse" / f"{file.stem}.png").values > 0.5
+        assert np.array_equal(mask, written > 0.5)

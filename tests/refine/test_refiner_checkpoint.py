@@ -204,6 +204,8 @@ def test_what_training_does_not_depend_on_is_free(path: Path) -> None:
     again = load_refiner(path)
     assert again.config == settings
     assert again.binding != found.binding
+    assert again.settings(RefinerConfig()) == settings
+    assert again.settings(RefinerConfig(second_opinion=0.0)).second_opinion == 0
 
 
 def test_a_gate_without_weights_is_free_where_none_was_trained(tmp_path: Path) -> None:

@@ -154,9 +154,14 @@ def test_a_gate_that_learns_takes_part_in_training(phase: str) -> None:
     assert not getattr(TrainingRecipe(**ungated, refiner=fixed), phase).gated
 
 
-def test_who_gives_an_opinion_has_learned_to() -> None:
+@pytest.mark.parametrize("phase", ["phase2", "phase3"])
+def test_who_gives_an_opinion_has_learned_to(phase: str) -> None:
     refiner = replace(trainable_refiner(), second_opinion=0.5)
-    with pytest.raises(ConfigError, match=r"phase2 unasked_share: expected above 0.*found 0"):
-        TrainingRecipe(refiner=refiner)
-    phase2 = replace(TrainingRecipe().phase2, unasked_share=0.2)
-    assert TrainingRecipe(refiner=refiner, phase2=phase2).refiner.second_opinion == 0.5
+    learned = {
+        name: replace(getattr(TrainingRecipe(), name), unasked_share=0.2)
+        for name in ("phase2", "phase3")
+    }
+    assert TrainingRecipe(refiner=refiner, **learned).refiner.second_opinion == 0.5
+    del learned[phase]
+    with pytest.raises(ConfigError, match=rf"{phase} unasked_share: expected above 0.*found 0"):
+        TrainingRecipe(refiner=refiner, **learned)

@@ -369,6 +369,38 @@ def test_shapes_vary_by_themselves(records: tuple[Record, ...]) -> None:
     assert num_varied / len(keys) == pytest.approx(0.7, abs=0.09)  # 3 standard deviations
 
 
+def test_shapes_are_not_mirrored(records: tuple[Record, ...]) -> None:
+    """Whether an item is mirrored is asked for by itself."""
+    still = AugmentationConfig(
+        rotation_deg=0, log_scale=0, log_aspect=0, shift=0, elastic_probability=0
+    )
+    plain = dataset(records, Mixture(), natives=True)
+    varied = dataset(records, Mixture(shape_share=1.0, augmentation=still), natives=True)
+    for epoch in range(3):
+        for index in range(len(records)):
+            one, two = plain[epoch, index], varied[epoch, index]
+            for name in ("images", "truth", "prompt", "natives"):
+                torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=0)
+
+
+def test_beyond_a_moved_image_is_background(records: tuple[Record, ...], tmp_path: Path) -> None:
+    """Of several classes, one is everywhere."""
+    labelled = []
+    for record in records[:2]:
+        assert record.mask is not None
+        mask = tmp_path / record.mask.name
+        labels = (read_image(record.mask) > 0).astype(np.uint8)
+        labels[: len(labels) // 2] *= 2
+        write_png(mask, labels)
+        labelled.append(replace(record, mask=mask))
+    items = dataset(tuple(labelled), Mixture(shape_share=1.0), network_frame=(64, 3), num_classes=3)
+    for epoch in range(4):
+        for index in range(len(labelled)):
+            classes = items[epoch, index]["classes"]
+            assert classes.min() >= -1e-6
+            torch.testing.assert_close(classes.sum(dim=0), torch.ones(64, 64))
+
+
 def test_some_items_are_asked_about_without_a_mask(records: tuple[Record, ...]) -> None:
     """An empty mask is a given one; of the others nothing changes."""
     mixture = Mixture(given_share=0.8, real_share=0.5)

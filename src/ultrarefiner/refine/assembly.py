@@ -32,8 +32,8 @@ class RefinerConfig:
         flips: also ask about the mirror image and take the mean of both answers; for prediction
             alone. A coarse network is then asked twice, too.
         second_opinion: share of the foundation model's own view, without a prompt, in the coarse
-            map of a network; for prediction alone, and for a model that has learned to be asked so.
-            A given mask stands as it is.
+            map that ``predict`` and ``calibrate`` get from a network; for prediction alone, and for
+            a model that has learned to segment unasked. A given mask stands as it is. By default 0.
     """
 
     softening: SofteningConfig = field(default_factory=SofteningConfig)
@@ -44,10 +44,10 @@ class RefinerConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     stabilizer: StabilizerConfig = field(default_factory=StabilizerConfig)
     flips: bool = False
-    second_opinion: float = 0.0
+    second_opinion: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.second_opinion <= 1:
+        if self.second_opinion is not None and not 0 <= self.second_opinion <= 1:
             raise ConfigError(
                 "refiner second_opinion", expected="0 to 1", found=str(self.second_opinion)
             )
@@ -95,10 +95,11 @@ def build_pipeline(
 
 
 def unasked(config: RefinerConfig) -> RefinerConfig:
-    """Return settings for a look at the whole image whose answer is the outcome."""
+    """Return settings for one look at the whole image whose answer is the outcome."""
     return replace(
         config,
         roi=RoiConfig(),
+        prompts=replace(config.prompts, jitter=0.0),
         gate=GateConfig(kind="none"),
         stabilizer=replace(config.stabilizer, enabled=False),
     )

@@ -306,7 +306,7 @@ def _rebuild(
         for name, value in _part(state, "network").items()
     }
     network.load_state_dict(restored)
-    stored = {"flips": False, "second_opinion": 0.0, **header["refiner"]}  # older ones do not say
+    stored = {"flips": False, "second_opinion": None, **header["refiner"]}  # older ones do not say
     config, gate = config_from_json(RefinerConfig, stored), _part(state, "gate")
     build_gate(config.gate).load_state_dict(gate)  # what does not fit is met here, with its file
     return RefinerCheckpoint(

@@ -2,8 +2,8 @@
 
 A refinement follows its prompts: where the network missed the lesion, no prompt leads there. A
 foundation model that has learned to segment without a prompt, too (``unasked_share`` in training),
-errs elsewhere than the network, and has looked at the image anyway: its opinion costs one more run
-of the decoder.
+errs elsewhere than the network. Where it looks at whole images it has encoded them anyway: its
+opinion then costs one more run of the decoder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class CoarseOpinions:
 
     Args:
         network: or an ensemble.
-        refiner: gives the second opinion, with the share ``second_opinion`` of its config; it does
-            not encode these images again if it is asked to refine them next.
+        refiner: gives the second opinion, with the share ``second_opinion`` of its config; asked
+            to refine these images next, it uses what it has encoded.
     """
 
     def __init__(self, network: CoarsePredictor, refiner: Refiner) -> None:
         self.network, self.refiner = network, refiner
-        self.share = refiner.config.second_opinion
+        self.share = refiner.config.second_opinion or 0.0
 
     def __call__(self, image: GreyImage) -> ProbMap:
         """Return the coarse map of one image; see :meth:`predict_batch`."""
@@ -39,6 +39,9 @@ class CoarseOpinions:
 
         Args:
             images: native grey images in [0, 1] of any sizes.
+
+        Raises:
+            InputError: an image has another shape or range.
         """
         maps = self.network.predict_batch(images)
         if self.share == 0:

@@ -147,7 +147,7 @@ class Refiner:
         self.pipeline = pipeline.to(self.device).eval()
         self._side = grid_side(foundation, self.config)
         self._unasked = build_pipeline(foundation, unasked(self.config)).to(self.device).eval()
-        self._known: tuple[Sequence[GreyImage], Embeddings] | None = None
+        self._known: tuple[list[GreyImage], Embeddings] | None = None
 
     def __call__(
         self, image: GreyImage, coarse: ProbMap, *, is_hard: bool | None = None
@@ -174,7 +174,6 @@ class Refiner:
         Raises:
             InputError: a coarse map has another size than its image, or values are out of range.
         """
-        embeddings = self._embeddings_of(images)
         images = [np.asarray(image, dtype=np.float32) for image in images]
         coarse = [np.asarray(values, dtype=np.float32) for values in coarse]
         if are_hard is None:
@@ -188,7 +187,8 @@ class Refiner:
                 split_lesions(values, is_hard=is_hard, frame=frame, config=self.config.softening)
             )
         coarse_maps = [part.probs for part in lesions]
-        scene = replace(self._scene(images, coarse_maps), embeddings=embeddings)
+        scene = self._scene(images, coarse_maps)
+        scene = replace(scene, embeddings=self._embeddings_of(images))
         with autocast(self.device, enabled=self.bf16):
             refinement = self.pipeline(scene)
         parts = _split_by_image(refinement, [len(part.probs) for part in lesions])
@@ -201,34 +201,40 @@ class Refiner:
     def segment_batch(self, images: Sequence[GreyImage]) -> list[ProbMap]:
         """Return what the foundation model sees without a prompt: a box of the whole image.
 
-        If the same images are refined next, they are not encoded again.
+        If the same images are refined next, they are not encoded again, unless the model then looks
+        closer.
 
         Args:
             images: native grey images in [0, 1], of any sizes.
 
         Returns:
             ``H W`` probabilities of a lesion, on the native grids.
+
+        Raises:
+            InputError: an image has another shape, or values are out of range.
         """
-        natives = [np.asarray(image, dtype=np.float32) for image in images]
-        frames = [Letterbox(image.shape, self._side) for image in natives]
+        images = [np.array(image, dtype=np.float32) for image in images]
+        for image in images:
+            _check_values("image", image)
+        frames = [Letterbox(image.shape, self._side) for image in images]
         nothing = np.zeros((1, self._side, self._side), dtype=np.float32)
-        scene = self._scene(natives, [nothing] * len(natives))
+        scene = self._scene(images, [nothing] * len(images))
         with autocast(self.device, enabled=self.bf16):
             embeddings = embed_whole(self.pipeline.foundation, scene)
             refinement = self._unasked(replace(scene, embeddings=embeddings))
-        self._known = (images, embeddings)
+        self._known = None if self.config.roi.crop else (images, embeddings)
         return [
             frame.enlarge(probs).clamp(0, 1).numpy()
             for frame, probs in zip(frames, refinement.probs[:, 0].float().cpu(), strict=True)
         ]
 
     def _embeddings_of(self, images: Sequence[GreyImage]) -> Embeddings | None:
-        """Return the embeddings of whole images that were just segmented, and forget them."""
+        """Return the embeddings of images that were just segmented, and forget them."""
         known, self._known = self._known, None
-        if known is None or self.config.roi.crop or len(images) != len(known[0]):
+        if known is None or len(images) != len(known[0]):
             return None
-        same = all(here is there for here, there in zip(images, known[0], strict=True))
-        return known[1] if same else None
+        are_same = all(map(np.array_equal, images, known[0]))
+        return known[1] if are_same else None
 
     def _scene(
         self, images: Sequence[GreyImage], coarse_maps: Sequence[Float32[np.ndarray, "n h w"]]
@@ -251,24 +257,28 @@ class Refiner:
 
 def _check(image: GreyImage, coarse: ProbMap) -> None:
     """Refuse what would be misunderstood further down."""
-    for name, values in (("image", image), ("coarse map", coarse)):
-        if values.ndim != 2 or 0 in values.shape:
-            raise InputError(
-                f"{name} has the wrong shape", expected="rows x columns", found=str(values.shape)
-            )
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise InputError(
-                f"{name} has the wrong range",
-                expected="finite values in [0, 1]",
-                found=f"{values.min()} to {values.max()}",
-                fix="Divide 8-bit values by 255; apply a sigmoid to logits.",
-            )
+    _check_values("image", image)
+    _check_values("coarse map", coarse)
     if image.shape != coarse.shape:
         raise InputError(
             "coarse map and image differ in size",
             expected=f"{image.shape[0]}x{image.shape[1]} px (rows x columns)",
             found=f"{coarse.shape[0]}x{coarse.shape[1]} px",
             fix="Resample the coarse map to the image first.",
+        )
+
+
+def _check_values(name: str, values: GreyImage | ProbMap) -> None:
+    if values.ndim != 2 or 0 in values.shape:
+        raise InputError(
+            f"{name} has the wrong shape", expected="rows x columns", found=str(values.shape)
+        )
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise InputError(
+            f"{name} has the wrong range",
+            expected="finite values in [0, 1]",
+            found=f"{values.min()} to {values.max()}",
+            fix="Divide 8-bit values by 255; apply a sigmoid to logits.",
         )
 
 

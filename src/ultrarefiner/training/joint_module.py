@@ -17,7 +17,7 @@ from ultrarefiner.ops.resampling import resample_between
 from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.shapes import ProbMaps
-from ultrarefiner.training.engine.schedules import cosine_after_warmup, seed_epoch
+from ultrarefiner.training.engine.schedules import adamw_under_cosine, seed_epoch
 from ultrarefiner.training.judging import log_dice, log_loss
 from ultrarefiner.training.recipe import Phase3Config
 from ultrarefiner.training.refinement_data import RefinementBatch, is_outcome, refine_dominant
@@ -127,26 +127,17 @@ class JointModule(pl.LightningModule):
         """AdamW with a rate for each network, under a cosine that ends with the last step."""
         config = self.config
         encoder, others = tuned_parameters(self.pipeline.foundation)
-        groups = [
-            ("coarse", list(self.network.parameters()), config.coarse_learning_rate),
-            ("refiner", others, config.learning_rate),
-            ("encoder", encoder, config.encoder_learning_rate),
-            ("gate", list(self.pipeline.gate.parameters()), config.gate_learning_rate),
-        ]
-        optimizer = torch.optim.AdamW(
+        return adamw_under_cosine(
             [
-                {"name": name, "params": values, "lr": rate}
-                for name, values, rate in groups
-                if values
+                ("coarse", list(self.network.parameters()), config.coarse_learning_rate),
+                ("refiner", others, config.learning_rate),
+                ("encoder", encoder, config.encoder_learning_rate),
+                ("gate", list(self.pipeline.gate.parameters()), config.gate_learning_rate),
             ],
+            int(self.trainer.estimated_stepping_batches),
             weight_decay=config.weight_decay,
+            warmup_share=config.warmup_share,
         )
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = cosine_after_warmup(optimizer, num_steps, warmup_share=config.warmup_share)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
 
     def _placed_start(self) -> Mapping[str, Tensor]:
         """Return the anchor on the device of the network."""

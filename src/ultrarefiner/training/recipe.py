@@ -102,8 +102,8 @@ class Phase2Config(Schedule):
             corrupted truth.
         unasked_share: probability that a given mask is replaced by an empty one, so that the model
             learns to segment without being told where.
-        gated: whether the loss is that of the gated map; else the gate, which must have nothing to
-            learn, acts in prediction alone.
+        gated: whether masks are validated behind the gate (the loss is that of the decoder's answer
+            before it), other lesions taken out of them; a gate that learns always takes part.
         flips: also show mirrored images.
         shape_share: probability that an item is moved and deformed as ``augmentation`` says, image,
             truth and mask alike; above 0 only where the image encoder runs in every step.
@@ -152,8 +152,8 @@ class Phase3Config(Schedule):
             corrupted truth.
         unasked_share: probability that a given mask is replaced by an empty one, so that the model
             learns to segment without being told where.
-        gated: whether the loss is that of the gated map; else the gate, which must have nothing to
-            learn, acts in prediction alone.
+        gated: whether loss and validation are those of the gated map; else the gate, which must
+            have nothing to learn, acts in prediction alone.
         flips: also show mirrored images.
         shape_share: probability that an item is moved and deformed as ``augmentation`` says, image,
             truth and mask alike; above 0 only where the image encoder runs in every step.
@@ -265,13 +265,6 @@ class TrainingRecipe:
                 found="true",
                 fix="phase2.flips and phase3.flips show mirrored images; --flips is for predict.",
             )
-        if self.refiner.second_opinion and not self.phase2.unasked_share:
-            raise ConfigError(
-                "phase2 unasked_share",
-                expected="above 0, since the refiner gives a second_opinion",
-                found="0",
-                fix="Let the model learn to segment without a prompt, or leave the opinion out.",
-            )
         self._check_phase("phase2", self.phase2)
         self._check_phase("phase3", self.phase3)
         for name in ("num_workers", "seed"):
@@ -280,6 +273,13 @@ class TrainingRecipe:
 
     def _check_phase(self, name: str, phase: Phase2Config | Phase3Config) -> None:
         """Refuse what the refiner does not allow a phase to do."""
+        if self.refiner.second_opinion and not phase.unasked_share:
+            raise ConfigError(
+                f"{name} unasked_share",
+                expected="above 0, since the refiner gives a second_opinion",
+                found="0",
+                fix="Let the model learn to segment without a prompt, or leave the opinion out.",
+            )
         if not phase.gated and list(build_gate(self.refiner.gate).parameters()):
             raise ConfigError(
                 f"{name} gated",

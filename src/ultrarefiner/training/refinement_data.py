@@ -122,7 +122,8 @@ class Mixture:
         flip_share: probability that an item is mirrored left to right.
         shape_share: probability that an item is moved and deformed, with all of its maps.
         grey_share: probability that grey levels of native images are varied.
-        augmentation: how they are varied; shapes and grey levels are drawn apart.
+        augmentation: how they are varied, but for mirroring; shapes and grey levels are drawn
+            apart.
         corruption: the errors of corrupted truths.
     """
 
@@ -228,7 +229,10 @@ class RefinementDataset(Dataset[dict[str, Any]]):
             own = self._network_cases.frame(index)
             image = own.image[..., None] / np.float32(255)
             values["network_images"] = place(image, own.content_hw)
-            values["classes"] = place(own.target / np.float32(255), own.content_hw)
+            classes = place(own.target / np.float32(255), own.content_hw)
+            if shape is not None and len(classes) > 1:  # beyond the image is background
+                classes[0] += 1 - classes.sum(dim=0)
+            values["classes"] = classes
         return values
 
     def _draw(self, index: int, epoch: int, kind: int, share: float) -> Augmentation | None:
@@ -236,7 +240,7 @@ class RefinementDataset(Dataset[dict[str, Any]]):
         rng = np.random.default_rng([self.seed, epoch, index, kind])
         if rng.random() >= share:
             return None
-        return draw_augmentation(rng, self.mixture.augmentation)
+        return draw_augmentation(rng, replace(self.mixture.augmentation, flip_probability=0.0))
 
     def _prompt(
         self, index: int, case: Frame, epoch: int, *, is_real: bool

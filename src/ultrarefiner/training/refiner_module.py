@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from ultrarefiner.losses import LossTerms, RefinerLoss
 from ultrarefiner.refine.pipeline import RefinementPipeline
 from ultrarefiner.refine.refinement import Refinement
 from ultrarefiner.shapes import ProbMaps
-from ultrarefiner.training.engine.schedules import cosine_after_warmup, seed_epoch
+from ultrarefiner.training.engine.schedules import adamw_under_cosine, seed_epoch
 from ultrarefiner.training.judging import log_dice, log_loss
 from ultrarefiner.training.recipe import Phase2Config
 from ultrarefiner.training.refinement_data import RefinementBatch, refine_dominant
@@ -65,24 +64,15 @@ class RefinerModule(pl.LightningModule):
         """AdamW, the encoder at its own rate, under a cosine that ends with the last step."""
         config = self.config
         encoder, others = tuned_parameters(self.pipeline.foundation)
-        groups = [
-            ("refiner", others, config.learning_rate),
-            ("encoder", encoder, config.encoder_learning_rate),
-        ]
-        optimizer = torch.optim.AdamW(
+        return adamw_under_cosine(
             [
-                {"name": name, "params": values, "lr": rate}
-                for name, values, rate in groups
-                if values
+                ("refiner", others, config.learning_rate),
+                ("encoder", encoder, config.encoder_learning_rate),
             ],
+            int(self.trainer.estimated_stepping_batches),
             weight_decay=config.weight_decay,
+            warmup_share=config.warmup_share,
         )
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = cosine_after_warmup(optimizer, num_steps, warmup_share=config.warmup_share)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
 
 
 def decoder_loss(loss: RefinerLoss, refinement: Refinement, truth: ProbMaps) -> LossTerms:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -33,6 +36,29 @@ def cosine_after_warmup(optimizer: Optimizer, num_steps: int, *, warmup_share: f
         return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
     return LambdaLR(optimizer, factor)
+
+
+def adamw_under_cosine(
+    groups: Iterable[tuple[str, list[nn.Parameter], float]],
+    num_steps: int,
+    *,
+    weight_decay: float,
+    warmup_share: float,
+) -> dict[str, Any]:
+    """Return what a module configures: AdamW, each group's rate under :func:`cosine_after_warmup`.
+
+    Args:
+        groups: name in the log, parameters and highest rate; one without parameters is left out.
+        num_steps: after which every rate is 0.
+        weight_decay: of all of them.
+        warmup_share: share of the steps in which the rates rise.
+    """
+    optimizer = torch.optim.AdamW(
+        [{"name": name, "params": values, "lr": rate} for name, values, rate in groups if values],
+        weight_decay=weight_decay,
+    )
+    schedule = cosine_after_warmup(optimizer, num_steps, warmup_share=warmup_share)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
