@@ -27,7 +27,7 @@ def test_unknown_and_missing_settings_are_named() -> None:
 def test_every_value_has_one_dotted_name() -> None:
     names = dotted(asdict(RefinerConfig()))
     assert names["gate.minimum"] == RefinerConfig().gate.minimum
-    assert list(names)[-1] == "flips"
+    assert list(names)[-1] == "second_opinion"
     assert not any(isinstance(value, dict) for value in names.values())
     assert dotted({"a": {"b": {}, "c": {"d": None}}, "e": [1]}) == {
         "a.b": {},
