@@ -157,6 +157,13 @@ def test_the_time_is_that_of_its_own_training(checkpoint: Path, tmp_path: Path) 
         assert ("training time" in release.card.read_text("utf-8")) == is_own
 
 
+def test_masks_that_a_network_drew_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "coarse.safetensors"
+    path.write_bytes(encode_checkpoint(build_coarse(NETWORK), CARD | {"num_pseudo": 30}))
+    card = release_network(path, "tiny", tmp_path / "out").card.read_text("utf-8")
+    assert "9 images and 30 whose masks a network drew; checkpoint chosen on 2 more" in card
+
+
 def test_a_study_of_another_network(checkpoint: Path, refiner: Path, tmp_path: Path) -> None:
     other = study(tmp_path / "result.json", split="cd" * 32)
     with pytest.raises(InputError, match="another network"):

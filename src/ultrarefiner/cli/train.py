@@ -57,6 +57,12 @@ def parser() -> ArgumentParser:
         help="do not train on patients who share a scene with the fold, instead of refusing",
     )
     parser.add_argument(
+        "--pseudo",
+        type=Path | None,
+        default=None,
+        help="folder of 'predict': its masks stand in for true ones that are missing",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="keep what is finished, go on with what is not"
     )
     parser.add_argument(
@@ -101,6 +107,7 @@ def run(args: Namespace) -> int:
         fold=None if args.fold == "all" else args.fold,
         phases=PHASES if args.phase == "all" else (int(args.phase),),
         drop_leaks=args.drop_leaks,
+        pseudo=args.pseudo,
         dry_run=args.dry_run,
     )
     folds = folds_of(args.manifest) if args.fold == "all" else ()

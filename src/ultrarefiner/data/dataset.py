@@ -85,7 +85,8 @@ class SegmentationDataset(Dataset[Sample]):
             if record.mask is None:
                 raise InputError(
                     f"{record.image} has no mask in the manifest",
-                    fix="Training needs one for every image; remove the row, or add an empty mask.",
+                    fix="Training needs one for every image: remove the row, add an empty mask, or "
+                    "have one drawn (predict, then train --pseudo).",
                 )
         self.records = tuple(records)
         self.side, self.num_classes = side, num_classes

@@ -36,6 +36,7 @@ class Job:
     fold: str | None = None
     phases: tuple[int, ...] = PHASES
     drop_leaks: bool = False
+    pseudo: Path | None = None
     dry_run: bool = False
     embeddings: Path | None = None
     name: str = ""
@@ -54,6 +55,7 @@ class Job:
             fold=self.fold,
             phases=self.phases,
             drop_leaks=self.drop_leaks,
+            pseudo=self.pseudo,
             dry_run=self.dry_run,
             embeddings=self.embeddings,
             options=options,

@@ -35,7 +35,6 @@ def keep_refiner(
     What a resumed run finds finished keeps its bytes, since later phases depend on them.
     """
     recipe, split = material.recipe, material.split
-    used = [*split.train, *split.val]
     card = {
         "command": options.command,
         "phase": result.phase,
@@ -45,17 +44,18 @@ def keep_refiner(
             name: version(name) for name in ("ultrarefiner", "torch", "pytorch-lightning", "numpy")
         },
         "bf16": bf16_is_fast(choose_device(options.hardware.device)),
-        "datasets": sorted({record.dataset for record in used}),
+        "datasets": sorted({record.dataset for record in split.used}),
         "num_train": len(split.train),
+        "num_pseudo": len(split.pseudo),
         "num_val": len(split.val),
-        "num_patients": count_patients(used),
+        "num_patients": count_patients(split.used),
         "held_out_fold": split.fold,
         "num_held_out": len(split.held_out),
         "plan": dict(result.plan),
         "split_sha256": split.fingerprint,
         "inner_validation": {"before": asdict(result.before), "after": asdict(result.after)},
         "epoch": result.fitted.epoch,
-        **card_digests(used),
+        **card_digests(split.used, split.teachers.values()),
     }
     is_kept = options.resume and path.is_file()
     if is_first_process() and not is_kept:

@@ -8,7 +8,7 @@ can find out which of them are in it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ultrarefiner.data.manifest import Record
@@ -37,7 +37,9 @@ class Seen(NamedTuple):
     bond: str
 
 
-def card_digests(records: Sequence[Record]) -> dict[str, list[str]]:
+def card_digests(
+    records: Sequence[Record], teachers: Iterable[Mapping[str, Any]] = ()
+) -> dict[str, list[str]]:
     """Return what the card of a network says of the images that it was trained or chosen on.
 
     A patient is a name, whatever the data set, as in :mod:`ultrarefiner.data.strata`. An image
@@ -45,6 +47,7 @@ def card_digests(records: Sequence[Record]) -> dict[str, list[str]]:
 
     Args:
         records: all of them; the image files are read.
+        teachers: cards of networks whose masks it learned from: whom they know, it knows.
 
     Returns:
         ``image_digests``, ``patient_digests`` and ``scene_digests``, each sorted, without repeats.
@@ -53,7 +56,14 @@ def card_digests(records: Sequence[Record]) -> dict[str, list[str]]:
         InputError: an image cannot be read.
     """
     found = [_digests(record) for record in records]
-    return {bond: sorted({digests[bond] for digests in found} - {""}) for bond in _BONDS}
+    cards = list(teachers)
+    return {
+        bond: sorted(
+            {digests[bond] for digests in found}.union(*(card.get(bond, ()) for card in cards))
+            - {""}
+        )
+        for bond in _BONDS
+    }
 
 
 def content_fingerprint(records: Sequence[Record]) -> str:

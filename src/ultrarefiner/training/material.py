@@ -72,7 +72,7 @@ class Material:
         )
         val = Mixture(given_share=1.0 if network is None else 0.0)
         return RefinementData(
-            self._items(self.split.train, train, network, seed=seed),
+            self._items(self.split.learned, train, network, seed=seed),
             self._items(self.split.val, val, network, seed=seed),
             collate=Collate(self.cache),
             batch_size=config.batch_size,
@@ -123,12 +123,18 @@ def gather_material(
     """
     model = FOUNDATION_MODELS[recipe.foundation]()
     side = grid_side(model, recipe.refiner)
-    records = (*split.train, *split.val)
-    out_of_fold = make_out_of_fold(recipe, records, folder / "inner", side=side, options=options)
+    out_of_fold = make_out_of_fold(
+        recipe,
+        (*split.train, *split.val),
+        folder / "inner",
+        side=side,
+        options=options,
+        others=split.pseudo,
+    )
     cache: EmbeddingCache | None = None
     digests: dict[Path, str] = {}
     if not recipe.encodes_in_training:
-        cache, digests = _cache(recipe, model, [r.image for r in records], options, embeddings)
+        cache, digests = _cache(recipe, model, [r.image for r in split.used], options, embeddings)
     return Material(
         recipe=recipe,
         split=split,

@@ -173,9 +173,11 @@ def _origin(path: Path, story: Mapping[str, Any]) -> dict[str, str]:
     """Return how it was made."""
     fold, num_held_out = story["held_out_fold"], story["num_held_out"]
     held_out = "split test" if fold is None else f"fold {fold}"
+    drawn = story.get("num_pseudo", 0)  # cards of earlier versions know none
+    others = f" and {drawn} whose masks a network drew" if drawn else ""
     rows = {
-        "trained on": f"{story['num_train']} images; checkpoint chosen on {story['num_val']} more; "
-        f"{story['num_patients']} patients in all",
+        "trained on": f"{story['num_train']} images{others}; checkpoint chosen on "
+        f"{story['num_val']} more; {story['num_patients']} patients in all",
         "held out": (f"{held_out}, {num_held_out} images" if num_held_out else "nothing")
         + f"; split `{story['split_sha256'][:12]}`",
         "chosen by": _inner_validation(story),

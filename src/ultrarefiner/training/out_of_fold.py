@@ -99,6 +99,7 @@ def make_out_of_fold(
     *,
     side: int,
     options: RunOptions,
+    others: Sequence[Record] = (),
 ) -> OutOfFold:
     """Deal the training images to inner folds, train a network for each and predict it.
 
@@ -110,6 +111,7 @@ def make_out_of_fold(
         side: of the square frame of the predictions [px].
         options: how to carry it out; resuming keeps what is finished and was made of the same
             images with the same settings, and goes on with what is not.
+        others: images that no inner network learns from, each predicted by one of them.
 
     Raises:
         InputError: there are too few patients, or a file cannot be used.
@@ -123,8 +125,16 @@ def make_out_of_fold(
             _clear(folder)
     cards: dict[str, Mapping[str, Any]] = {}
     places: dict[Path, tuple[Path, str]] = {}
-    for fold in map(str, range(1, recipe.inner.folds + 1)):
-        inner = _InnerFold(_inner_recipe(recipe), records, fold, manifest=manifest, options=options)
+    inner_recipe, num_folds = _inner_recipe(recipe), recipe.inner.folds
+    for number in range(num_folds):
+        inner = _InnerFold(
+            inner_recipe,
+            records,
+            str(number + 1),
+            others=others[number::num_folds],
+            manifest=manifest,
+            options=options,
+        )
         checkpoint = inner.network()
         inner.predict(checkpoint, side)
         cards[str(inner.checkpoint)] = checkpoint.card
@@ -181,7 +191,7 @@ def _inner_recipe(recipe: TrainingRecipe) -> TrainingRecipe:
 
 
 class _InnerFold:
-    """One inner fold: its network, and the predictions of its images."""
+    """One inner fold: its network, and the predictions of its images and of some others."""
 
     def __init__(
         self,
@@ -189,19 +199,21 @@ class _InnerFold:
         records: tuple[Record, ...],
         fold: str,
         *,
+        others: Sequence[Record],
         manifest: Path,
         options: RunOptions,
     ) -> None:
         self.recipe, self.manifest, self.folder = recipe, manifest, manifest.parent / f"fold-{fold}"
         self.split = split_records(records, recipe, fold=fold, drop_leaks=False)
+        self.predicted = (*self.split.held_out, *others)
         self.options = replace(options, say=lambda line: options.say(f"inner fold {fold}: {line}"))
         self.checkpoint = self.folder / COARSE
         self.file = self.folder / "out_of_fold.safetensors"
 
     @cached_property
     def keys(self) -> dict[Path, str]:
-        """The sha256 of the file of each image of the fold; equal files have one prediction."""
-        return {record.image: file_sha256(record.image) for record in self.split.held_out}
+        """The sha256 of the file of each image to predict; equal files have one prediction."""
+        return {record.image: file_sha256(record.image) for record in self.predicted}
 
     def network(self) -> CoarseCheckpoint:
         """Return the network that has not seen the fold, trained now unless it is there."""
@@ -212,7 +224,7 @@ class _InnerFold:
         else:
             self.options.say("its network is kept")
         # A card that lists no patients is one that is kept: they are in the split's fingerprint.
-        refuse_contamination(self.split.held_out, {str(self.checkpoint): checkpoint.card})
+        refuse_contamination(self.predicted, {str(self.checkpoint): checkpoint.card})
         return checkpoint
 
     def predict(self, checkpoint: CoarseCheckpoint, side: int) -> None:

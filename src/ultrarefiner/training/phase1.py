@@ -95,13 +95,13 @@ def prepare_coarse(
     Raises:
         InputError: an image or mask cannot be used.
     """
-    data = CoarseData(split.train, split.val, recipe)
+    data = CoarseData(split.learned, split.val, recipe)
     data.train.preload(options.track)
     data.val.preload(options.track)
     pl.seed_everything(recipe.seed, verbose=False)
     module = CoarseModule(build_coarse(recipe.network), recipe.phase1, seed=recipe.seed)
     device = choose_device(options.hardware.device)
-    cost = estimate_cost(module, recipe, len(split.train), device)
+    cost = estimate_cost(module, recipe, len(split.learned), device)
     options.say(f"phase 1, estimated: {cost}")
     return module, data
 
@@ -118,13 +118,12 @@ def plan_of(recipe: TrainingRecipe, split: TrainingSplit, *names: str) -> dict[s
     return {
         "recipe": {name: settings[name] for name in names},
         "split_sha256": split.fingerprint,
-        "data_sha256": content_fingerprint([*split.train, *split.val]),
+        "data_sha256": content_fingerprint(split.used),
     }
 
 
 def _card(recipe: TrainingRecipe, split: TrainingSplit, command: str) -> dict[str, Any]:
     """Return the story of the network, for its checkpoint."""
-    used = [*split.train, *split.val]
     return {
         "command": command,
         "recipe": asdict(recipe),
@@ -133,12 +132,13 @@ def _card(recipe: TrainingRecipe, split: TrainingSplit, command: str) -> dict[st
             name: version(name)
             for name in ("ultrarefiner", "torch", "pytorch-lightning", "timm", "numpy")
         },
-        "datasets": sorted({record.dataset for record in used}),
+        "datasets": sorted({record.dataset for record in split.used}),
         "num_train": len(split.train),
+        "num_pseudo": len(split.pseudo),
         "num_val": len(split.val),
-        "num_patients": count_patients(used),
+        "num_patients": count_patients(split.used),
         "held_out_fold": split.fold,
         "num_held_out": len(split.held_out),
         "split_sha256": split.fingerprint,
-        **card_digests(used),
+        **card_digests(split.used, split.teachers.values()),
     }

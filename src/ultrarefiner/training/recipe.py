@@ -224,7 +224,10 @@ class TrainingRecipe:
         phase2: how the foundation model is trained to correct.
         phase3: how both are trained together.
         inner_share: share of the training patients that are kept aside to choose the checkpoint.
-        patient_share: share of the training patients that are used at all, for low-data studies.
+        patient_share: share of the training patients whose true masks are used, for low-data
+            studies.
+        min_pseudo_iou: predicted IoU below which a mask that a network drew (``--pseudo``) is not
+            learned from, in [0, 1].
         num_workers: processes that load images beside the training.
         seed: of everything random.
     """
@@ -241,6 +244,7 @@ class TrainingRecipe:
     phase3: Phase3Config = field(default_factory=Phase3Config)
     inner_share: float = 0.1
     patient_share: float = 1.0
+    min_pseudo_iou: float = 0.5
     num_workers: int = 0
     seed: int = 0
 
@@ -258,6 +262,8 @@ class TrainingRecipe:
             raise ConfigError(
                 "patient_share", expected="above 0, at most 1", found=str(self.patient_share)
             )
+        if not 0 <= self.min_pseudo_iou <= 1:
+            raise ConfigError("min_pseudo_iou", expected="0 to 1", found=str(self.min_pseudo_iou))
         if self.refiner.flips:
             raise ConfigError(
                 "refiner flips",

@@ -23,6 +23,7 @@ from ultrarefiner.training.out_of_fold import deal_inner_folds
 from ultrarefiner.training.phase1 import STORY, prepare_coarse, train_coarse
 from ultrarefiner.training.phase2 import train_refiner
 from ultrarefiner.training.phase3 import train_jointly
+from ultrarefiner.training.pseudo_labels import read_pseudo_labels
 from ultrarefiner.training.recipe import TrainingRecipe
 from ultrarefiner.training.split import TrainingSplit, split_for_training
 from ultrarefiner.training.story import write_story
@@ -51,6 +52,7 @@ def train_fold(
     fold: str | None = None,
     phases: tuple[int, ...] = PHASES,
     drop_leaks: bool = False,
+    pseudo: Path | None = None,
     dry_run: bool = False,
     embeddings: Path | None = None,
     options: RunOptions | None = None,
@@ -64,6 +66,7 @@ def train_fold(
         fold: fold to hold out.
         phases: those to run, in order; earlier ones must have been run into the same folder.
         drop_leaks: leave out of the training who shares a scene with the held-out fold.
+        pseudo: folder of ``predict`` with masks for training images that have no true one.
         dry_run: check the data and estimate the cost, but do not train.
         embeddings: folder of cached embeddings, which runs may share; ``None`` for
             ``out/embeddings``.
@@ -76,10 +79,12 @@ def train_fold(
             predictions are learned from.
     """
     options = options or RunOptions()
+    labels = read_pseudo_labels(pseudo) if pseudo else None
     split = split_for_training(
-        manifest, recipe, fold=fold, drop_leaks=drop_leaks, track=options.track
+        manifest, recipe, fold=fold, drop_leaks=drop_leaks, pseudo=labels, track=options.track
     )
     options.say(split.describe())
+    _check_knowledge(split, split.teachers, options)
     if phases != (1,):  # else hours of phase 1 may be for nothing
         _ = COARSE_NETWORKS[recipe.network.name], FOUNDATION_MODELS[recipe.foundation]
         deal_inner_folds((*split.train, *split.val), recipe)
@@ -116,12 +121,19 @@ def _train(
     inner = replace(options, resume=options.resume or 1 not in phases)
     material = gather_material(recipe, split, folder, inner, embeddings=embeddings)
     cards = {str(folder / COARSE): phase1, **material.out_of_fold.cards}
-    for name, remark in refuse_contamination(split.held_out, cards):
-        options.warn(f"{name}: {remark}")
+    _check_knowledge(split, cards, options)
     for phase, train in ((2, train_refiner), (3, train_jointly)):
         if phase in phases:
             begun = plan_file(folder, phase).is_file()
             yield train(material, folder, replace(options, resume=options.resume and begun))
+
+
+def _check_knowledge(
+    split: TrainingSplit, cards: Mapping[str, Mapping[str, Any]], options: RunOptions
+) -> None:
+    """Make sure that no network whose answers are learned from knows who is held out."""
+    for name, remark in refuse_contamination(split.held_out, cards):
+        options.warn(f"{name}: {remark}")
 
 
 def _estimate(
@@ -132,7 +144,7 @@ def _estimate(
         prepare_coarse(recipe, split, options)
     if 2 in phases or 3 in phases:
         device = choose_device(options.hardware.device)
-        for line in estimate_refinement(recipe, len(split.train), len(split.val), device):
+        for line in estimate_refinement(recipe, len(split.learned), len(split.val), device):
             options.say(line)
 
 
@@ -176,7 +188,7 @@ def _phase1_card(recipe: TrainingRecipe, split: TrainingSplit, folder: Path) -> 
         )
     found = load_checkpoint(path)
     own = replace(recipe.network, encoder_weights=found.network.config.encoder_weights)
-    data = content_fingerprint([*split.train, *split.val])
+    data = content_fingerprint(split.used)
     expected, card = (own, split.fingerprint, data), found.card
     # Cards of earlier versions do not tell the data.
     there = (found.network.config, card.get("split_sha256"), card.get("data_sha256", data))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from ultrarefiner.data.folds import (
 )
 from ultrarefiner.data.manifest import Record, check_files, check_mask_sizes, read_manifest
 from ultrarefiner.errors import LeakError
+from ultrarefiner.training.pseudo_labels import PseudoLabels
 from ultrarefiner.training.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSplit:
-    """Three sets of images without a common patient or scene.
+    """Sets of images: learned from, choosing, held out; these have no common patient or scene.
 
     Attributes:
         train: learned from.
@@ -31,6 +32,10 @@ class TrainingSplit:
         held_out: the outer fold, not looked at.
         fold: its name; ``None`` if nothing is held out.
         fingerprint: sha256 of who is where.
+        pseudo: learned from like ``train``, but their masks were drawn by a network; no patient or
+            scene of ``val`` or ``held_out``.
+        teachers: cards of the networks that drew them, by name: whom these know, who learns from
+            them knows, too.
         notes: name and remark of what was understood with a caveat.
     """
 
@@ -39,7 +44,19 @@ class TrainingSplit:
     held_out: tuple[Record, ...]
     fold: str | None
     fingerprint: str
+    pseudo: tuple[Record, ...] = ()
+    teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def learned(self) -> tuple[Record, ...]:
+        """What is learned from, true masks first."""
+        return (*self.train, *self.pseudo)
+
+    @property
+    def used(self) -> tuple[Record, ...]:
+        """All images that are learned from or chosen on."""
+        return (*self.learned, *self.val)
 
     def describe(self) -> str:
         """Return the split as one line."""
@@ -47,8 +64,11 @@ class TrainingSplit:
         held_out = (
             f"{_counted(self.held_out)} held out ({name})" if self.held_out else "nothing held out"
         )
+        learned = _counted(self.train)
+        if self.pseudo:
+            learned += f" and {_counted(self.pseudo)} with pseudo-labels"
         return (
-            f"training on {_counted(self.train)}, choosing on {_counted(self.val)}, {held_out}; "
+            f"training on {learned}, choosing on {_counted(self.val)}, {held_out}; "
             f"split {self.fingerprint[:12]}"
         )
 
@@ -59,6 +79,7 @@ def split_for_training(
     *,
     fold: str | None,
     drop_leaks: bool = False,
+    pseudo: PseudoLabels | None = None,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, _: items,
 ) -> TrainingSplit:
     """Split a manifest, after comparing all its images with each other.
@@ -73,6 +94,8 @@ def split_for_training(
         fold: fold to hold out; ``None`` for none.
         drop_leaks: instead of refusing, leave out of the training every patient who shares a scene
             with the held-out fold. The held-out fold stays whole.
+        pseudo: masks for training images that have no true one, or that ``recipe.patient_share``
+            leaves out.
         track: wraps long loops over images, for a progress bar.
 
     Raises:
@@ -86,11 +109,16 @@ def split_for_training(
     if not drop_leaks:
         refuse_leaks(find_leaks(records, groups))
     records = group_duplicates(records, groups)
-    return split_records(records, recipe, fold=fold, drop_leaks=drop_leaks)
+    return split_records(records, recipe, fold=fold, drop_leaks=drop_leaks, pseudo=pseudo)
 
 
 def split_records(
-    records: tuple[Record, ...], recipe: TrainingRecipe, *, fold: str | None, drop_leaks: bool
+    records: tuple[Record, ...],
+    recipe: TrainingRecipe,
+    *,
+    fold: str | None,
+    drop_leaks: bool,
+    pseudo: PseudoLabels | None = None,
 ) -> TrainingSplit:
     """Split the rows of a manifest by what they say, as :func:`split_for_training`; opens no file.
 
@@ -99,6 +127,8 @@ def split_records(
         recipe: shares and seed.
         fold: fold to hold out; ``None`` for none.
         drop_leaks: leave out who is on both sides, instead of refusing.
+        pseudo: masks for training images that have no true one, or that ``recipe.patient_share``
+            leaves out.
 
     Raises:
         InputError: no such fold, or too few patients.
@@ -114,22 +144,45 @@ def split_records(
             fix="Train with --drop-leaks to leave them out.",
         )
     kept = tuple(record for record in records if record not in dropped)
-    train, val, held_out = _parts(kept, fold)
+    inside, val, held_out = _parts(kept, fold)
+    train = inside if pseudo is None else tuple(record for record in inside if record.mask)
     if recipe.patient_share < 1:
         train = subset_patients(train, share=recipe.patient_share, seed=recipe.seed)
+    others = tuple(record for record in inside if record not in train)
     if not val:
         train, val = inner_split(train, share=recipe.inner_share, seed=recipe.seed)
+    notes = [
+        (record.image.name, "not trained on: its patient or scene is held out")
+        for record in dropped
+    ]
+    labelled: tuple[Record, ...] = ()
+    if pseudo is not None:
+        labelled, remark = pseudo.label(
+            _apart(others, val), min_predicted_iou=recipe.min_pseudo_iou
+        )
+        notes.append((str(pseudo.folder), remark))
     return TrainingSplit(
         train=train,
         val=val,
         held_out=held_out,
         fold=fold,
-        fingerprint=split_fingerprint((*train, *val), held_out),
-        notes=tuple(
-            (record.image.name, "not trained on: its patient or scene is held out")
-            for record in dropped
-        ),
+        fingerprint=split_fingerprint((*train, *labelled, *val), held_out),
+        pseudo=labelled,
+        teachers=pseudo.teachers if pseudo is not None else {},
+        notes=tuple(notes),
     )
+
+
+def _apart(records: tuple[Record, ...], val: tuple[Record, ...]) -> tuple[Record, ...]:
+    """Return the images that share no patient and no scene with the inner validation."""
+    together = (*val, *records)
+    known = {
+        index
+        for group in groups_of(together)
+        if any(index < len(val) for index in group)
+        for index in group
+    }
+    return tuple(r for index, r in enumerate(records, start=len(val)) if index not in known)
 
 
 def _parts(
