@@ -217,6 +217,15 @@ def test_the_threshold_is_a_share(nano: TrainingRecipe) -> None:
         replace(nano, min_pseudo_iou=1.5)
 
 
+def test_drawn_masks_tell_one_class(
+    bare: Path, predicted: Path, nano: TrainingRecipe, tmp_path: Path
+) -> None:
+    recipe = replace(nano, network=replace(nano.network, num_classes=3))
+    with pytest.raises(ConfigError, match="a network of one class"):
+        train_fold(recipe, bare, tmp_path / "out", pseudo=predicted)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command(bare: Path, predicted: Path, nano: TrainingRecipe, tmp_path: Path) -> None:
     """Without ``--pseudo`` a missing mask stays an error; with it the cost is estimated."""
     recipe = tmp_path / "recipe.yaml"

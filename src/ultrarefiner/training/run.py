@@ -9,7 +9,7 @@ from typing import Any
 
 from ultrarefiner.coarse import COARSE_NETWORKS, load_checkpoint
 from ultrarefiner.coarse.checkpoint import COARSE
-from ultrarefiner.errors import InputError
+from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.precision import choose_device
 from ultrarefiner.refine.checkpoint import JOINT, REFINER
@@ -73,12 +73,17 @@ def train_fold(
         options: how to carry it out.
 
     Raises:
+        ConfigError: ``pseudo`` with a network of several classes.
         InputError: the manifest or a file in it cannot be used, or an earlier phase is missing or
             was another run's.
         LeakError: a scene or patient is learned from and held out, or was seen by a network whose
             predictions are learned from.
     """
     options = options or RunOptions()
+    if pseudo and recipe.network.num_classes > 1:
+        raise ConfigError(
+            "--pseudo", expected="a network of one class", found=f"{recipe.network.num_classes}"
+        )
     labels = read_pseudo_labels(pseudo) if pseudo else None
     split = split_for_training(
         manifest, recipe, fold=fold, drop_leaks=drop_leaks, pseudo=labels, track=options.track

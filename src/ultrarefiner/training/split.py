@@ -148,7 +148,6 @@ def split_records(
     train = inside if pseudo is None else tuple(record for record in inside if record.mask)
     if recipe.patient_share < 1:
         train = subset_patients(train, share=recipe.patient_share, seed=recipe.seed)
-    others = tuple(record for record in inside if record not in train)
     if not val:
         train, val = inner_split(train, share=recipe.inner_share, seed=recipe.seed)
     notes = [
@@ -157,9 +156,9 @@ def split_records(
     ]
     labelled: tuple[Record, ...] = ()
     if pseudo is not None:
-        labelled, remark = pseudo.label(
-            _apart(others, val), min_predicted_iou=recipe.min_pseudo_iou
-        )
+        known = {record.image for record in (*train, *val)}
+        others = _apart(tuple(record for record in inside if record.image not in known), val)
+        labelled, remark = pseudo.label(others, min_predicted_iou=recipe.min_pseudo_iou)
         notes.append((str(pseudo.folder), remark))
     return TrainingSplit(
         train=train,
