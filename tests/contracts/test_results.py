@@ -142,7 +142,15 @@ def test_a_training_says_how_it_was_made(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["busbra_rough", "busbra_8", "busbra_own", "busbra_tail_rough", "busbra_tail_own"]
+    "name",
+    [
+        "busbra_rough",
+        "busbra_8",
+        "busbra_own",
+        "busbra_tail_rough",
+        "busbra_tail_own",
+        "busbra_8_tail",
+    ],
 )
 def test_the_page_shows_what_calibrations_came_to(name: str) -> None:
     page = (_ROOT / "docs" / "results.md").read_text(encoding="utf-8")
