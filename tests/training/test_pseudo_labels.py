@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from ultrarefiner.cli import main
-from ultrarefiner.coarse import build_coarse, encode_checkpoint
+from ultrarefiner.coarse import build_coarse, encode_checkpoint, load_checkpoint
 from ultrarefiner.data.manifest import Record, read_manifest, write_manifest
 from ultrarefiner.data.readers import read_coarse
 from ultrarefiner.errors import ConfigError, InputError, LeakError
 from ultrarefiner.training.coarse_data import CoarseData
 from ultrarefiner.training.engine.hardware import Hardware
-from ultrarefiner.training.lineage import card_digests
+from ultrarefiner.training.lineage import card_digests, card_sha256
 from ultrarefiner.training.material import gather_material
 from ultrarefiner.training.options import RunOptions
 from ultrarefiner.training.pseudo_labels import PseudoLabels, read_pseudo_labels
@@ -94,6 +94,15 @@ def test_who_is_left_out_for_a_low_data_study_is_labelled(
     assert all(r.mask is not None and r.mask.is_relative_to(predicted) for r in both.pseudo)
 
 
+def test_a_folder_of_other_images(bare: Path, predicted: Path, nano: TrainingRecipe) -> None:
+    """That nothing fits is told at once, not after the training."""
+    labels = read_pseudo_labels(predicted)
+    none_of_them = replace(labels, predicted_iou={}, masks={})
+    for strange, share in ((none_of_them, 0.0), (labels, 1.0)):
+        with pytest.raises(InputError, match=r"(?s)none of the masks .* 3 such images"):
+            split_with(bare, replace(nano, min_pseudo_iou=share), strange)
+
+
 def test_the_unsure_are_left_out(bare: Path, copied: Path, nano: TrainingRecipe) -> None:
     labels = read_pseudo_labels(copied)
     inside = [r for r in read_manifest(bare) if r.mask is None]
@@ -136,30 +145,113 @@ def test_who_is_held_out_is_not_learned_from(
     assert not names(split.learned) & names(split.held_out)
 
 
-def teacher(folder: Path, nano: TrainingRecipe, known: tuple[Record, ...]) -> Path:
+def teacher(
+    folder: Path,
+    nano: TrainingRecipe,
+    known: tuple[Record, ...],
+    *,
+    calibrated_on: tuple[Record, ...] = (),
+) -> Path:
     """Write a checkpoint that says that it knows these images."""
     path = folder / "teacher.safetensors"
-    path.write_bytes(encode_checkpoint(build_coarse(nano.network), card_digests(known)))
+    card = card_digests(known)
+    if calibrated_on:
+        card |= {"calibration": card_digests(calibrated_on)}
+    path.write_bytes(encode_checkpoint(build_coarse(nano.network), card))
     return path
 
 
 def taught_by(checkpoint: Path, run: Path) -> None:
     """Make a run say that this checkpoint drew its masks."""
     content = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(content | {"checkpoints": [str(checkpoint)]}))
+    card = card_sha256(load_checkpoint(checkpoint).card)
+    content |= {"checkpoints": [str(checkpoint)], "card_sha256": [card]}
+    (run / "run.json").write_text(json.dumps(content))
 
 
 def test_a_teacher_that_knows_the_held_out_is_refused(
     bare: Path, copied: Path, nano: TrainingRecipe, tmp_path: Path
 ) -> None:
     held_out = tuple(record for record in read_manifest(bare) if record.fold == "3")
-    path = teacher(tmp_path, nano, held_out[:1])
+    inside = tuple(record for record in read_manifest(bare) if record.fold != "3")
+    recipe = replace(nano, min_pseudo_iou=0.0)
+
+    def train() -> None:
+        train_fold(recipe, bare, tmp_path / "out", fold="3", pseudo=copied, dry_run=True)
+
+    for known, calibrated_on in ((held_out[:1], ()), (inside[:1], held_out[:1])):
+        taught_by(teacher(tmp_path, nano, known, calibrated_on=calibrated_on), copied)
+        with pytest.raises(LeakError, match=r"teacher\.safetensors has seen what is held out"):
+            train()
+    path = teacher(tmp_path, nano, inside[:1])  # another than the one that drew the masks
+    with pytest.raises(LeakError, match=r"(?s)unknown what .* was trained on.*another"):
+        train()
     taught_by(path, copied)
-    with pytest.raises(LeakError, match=r"teacher\.safetensors has seen what is held out"):
-        train_fold(nano, bare, tmp_path / "out", fold="3", pseudo=copied, dry_run=True)
+    train()
     path.unlink()
     with pytest.raises(LeakError, match=r"unknown what .* was trained on"):
-        train_fold(nano, bare, tmp_path / "out", fold="3", pseudo=copied, dry_run=True)
+        train()
+
+
+def test_a_teacher_that_knows_who_was_left_out_for_the_fold_is_refused(
+    bare: Path, copied: Path, nano: TrainingRecipe, tmp_path: Path
+) -> None:
+    """It may have learned from a copy of what is held out, or from the test set."""
+    records = [
+        replace(r, image=r.image.absolute(), mask=r.mask.absolute() if r.mask else None)
+        for r in read_manifest(bare)
+    ]
+    inside = [index for index, r in enumerate(records) if r.fold != "3" and r.mask]
+    held_out = next(record for record in records if record.fold == "3")
+    copy, test = inside[:2]
+    records[copy] = replace(records[copy], duplicate_group="scene")
+    records[test] = replace(records[test], split="test")
+    records[records.index(held_out)] = replace(held_out, duplicate_group="scene")
+    write_manifest(tmp_path / "m.csv", tuple(records))
+    recipe = replace(nano, min_pseudo_iou=0.0)
+    for index in (copy, test):
+        known = replace(records[index], duplicate_group="")
+        taught_by(teacher(tmp_path, nano, (known,)), copied)
+        with pytest.raises(LeakError, match=records[index].image.name):
+            train_fold(
+                recipe,
+                tmp_path / "m.csv",
+                tmp_path / "out",
+                fold="3",
+                drop_leaks=True,
+                pseudo=copied,
+                dry_run=True,
+            )
+
+
+def test_a_patient_of_whom_one_image_has_a_true_mask(
+    bare: Path, predicted: Path, nano: TrainingRecipe, tmp_path: Path
+) -> None:
+    """The other is learned from, and predicted by an inner network that does not know him."""
+    records = [
+        replace(r, image=r.image.absolute(), mask=r.mask.absolute() if r.mask else None)
+        for r in read_manifest(bare)
+    ]
+    labels = read_pseudo_labels(predicted)
+    recipe = replace(
+        nano,
+        min_pseudo_iou=0.0,
+        inner=InnerConfig(folds=2, epochs=1),
+        phase1=replace(nano.phase1, epochs=1),
+    )
+    first, *_ = split_with(bare, recipe, labels).train
+    index = next(index for index, r in enumerate(records) if r.mask is None)
+    records[index] = replace(records[index], patient=first.patient)
+    write_manifest(tmp_path / "m.csv", tuple(records))
+    split = split_with(tmp_path / "m.csv", recipe, labels)
+    options = RunOptions(hardware=Hardware(device="cpu"))
+    material = gather_material(recipe, split, tmp_path, options, embeddings=tmp_path / "cache")
+    assert first.patient in {record.patient for record in split.train}
+    assert names(material.split.pseudo) == names(split.pseudo)
+    files = {r.patient: set() for r in split.train}
+    for record in (*split.train, *split.pseudo):
+        files.setdefault(record.patient, set()).add(material.out_of_fold.places[record.image][0])
+    assert len(files[first.patient]) == 1
 
 
 def test_the_student_knows_whom_the_teacher_knew(
@@ -199,7 +291,7 @@ def test_the_student_knows_whom_the_teacher_knew(
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: (run / "run.json").unlink(), "cannot take masks from .*wrote and finished"),
+        (lambda run: (run / "run.json").unlink(), "cannot take masks from .*this version wrote"),
         (lambda run: (run / "results.csv").unlink(), "cannot take masks from"),
         (lambda run: (run / "run.json").write_text("[]"), "cannot take masks from"),
         (lambda run: next((run / "masks").iterdir()).unlink(), r"1 of 12 masks .* are gone"),

@@ -27,7 +27,7 @@ from ultrarefiner.refine.opinion import CoarseOpinions
 from ultrarefiner.refine.predict import predict_images
 from ultrarefiner.refine.predictor import Refiner
 from ultrarefiner.report.run import write_report
-from ultrarefiner.training.lineage import seen_in_training
+from ultrarefiner.training.lineage import card_sha256, seen_in_training
 
 
 def parser() -> ArgumentParser:
@@ -67,6 +67,7 @@ def run(args: Namespace) -> int:
     about = {
         "command": args.command_line,
         "checkpoints": list(args.checkpoint),
+        "card_sha256": [card_sha256(checkpoint.card) for checkpoint in checkpoints],
         "notes": calibrated_beside(args.checkpoint),
     }
     result = predict_images(

@@ -8,6 +8,7 @@ can find out which of them are in it.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,25 @@ def card_digests(
         )
         for bond in _BONDS
     }
+
+
+def known_digests(card: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the digests of all whom a checkpoint owes its masks to, those it is calibrated on too.
+
+    Args:
+        card: of the checkpoint.
+    """
+    cards = (card, card.get("calibration", {}))
+    return {
+        bond: sorted({*cards[0].get(bond, ()), *cards[1].get(bond, ())})
+        for bond in _BONDS
+        if bond in card  # those of earlier versions list no patients
+    }
+
+
+def card_sha256(card: Mapping[str, Any]) -> str:
+    """Return the sha256 of a card, to tell whether a checkpoint is still the one it was."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
 
 
 def content_fingerprint(records: Sequence[Record]) -> str:

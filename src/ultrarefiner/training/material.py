@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +135,10 @@ def gather_material(
     digests: dict[Path, str] = {}
     if not recipe.encodes_in_training:
         cache, digests = _cache(recipe, model, [r.image for r in split.used], options, embeddings)
+    predicted = tuple(r for r in split.pseudo if r.image in out_of_fold.places)
     return Material(
         recipe=recipe,
-        split=split,
+        split=replace(split, pseudo=predicted),
         side=side,
         out_of_fold=out_of_fold,
         cache=cache,

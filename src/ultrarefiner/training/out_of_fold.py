@@ -111,7 +111,8 @@ def make_out_of_fold(
         side: of the square frame of the predictions [px].
         options: how to carry it out; resuming keeps what is finished and was made of the same
             images with the same settings, and goes on with what is not.
-        others: images that no inner network learns from, each predicted by one of them.
+        others: images that no inner network learns from, each predicted by one that does not know
+            its patient or scene either; those whom all know get no prediction.
 
     Raises:
         InputError: there are too few patients, or a file cannot be used.
@@ -126,12 +127,13 @@ def make_out_of_fold(
     cards: dict[str, Mapping[str, Any]] = {}
     places: dict[Path, tuple[Path, str]] = {}
     inner_recipe, num_folds = _inner_recipe(recipe), recipe.inner.folds
-    for number in range(num_folds):
+    shared_out = _share_out(others, records, num_folds)
+    for fold in map(str, range(1, num_folds + 1)):
         inner = _InnerFold(
             inner_recipe,
             records,
-            str(number + 1),
-            others=others[number::num_folds],
+            fold,
+            others=shared_out[fold],
             manifest=manifest,
             options=options,
         )
@@ -140,6 +142,20 @@ def make_out_of_fold(
         cards[str(inner.checkpoint)] = checkpoint.card
         places |= {image: (inner.file, key) for image, key in inner.keys.items()}
     return OutOfFold(side=side, cards=cards, places=places)
+
+
+def _share_out(
+    others: Sequence[Record], dealt: Sequence[Record], num_folds: int
+) -> dict[str, list[Record]]:
+    """Return which images each inner network predicts beside its fold: of nobody whom it knows."""
+    together = (*dealt, *others)
+    shared: dict[str, list[Record]] = {str(fold + 1): [] for fold in range(num_folds)}
+    for number, group in enumerate(groups_of(together)):
+        members = [together[index] for index in group if index >= len(dealt)]
+        folds = {together[index].fold for index in group if index < len(dealt)}
+        if len(folds) <= 1:
+            shared[min(folds, default=str(number % num_folds + 1))] += members
+    return shared
 
 
 def _clear(folder: Path) -> None:

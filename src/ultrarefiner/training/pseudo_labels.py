@@ -20,6 +20,7 @@ from ultrarefiner.coarse import load_checkpoint
 from ultrarefiner.data.manifest import Record
 from ultrarefiner.errors import InputError, LeakError, UltraRefinerError
 from ultrarefiner.refine.checkpoint import is_refiner, load_refiner
+from ultrarefiner.training.lineage import card_sha256, known_digests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +29,10 @@ class PseudoLabels:
 
     Attributes:
         folder: of the run.
-        masks: the refined mask of each image, by its absolute path.
+        masks: the refined mask of each image, by its path without links.
         predicted_iou: how good the foundation model thought it, in [0, 1]; 0 where nothing was
             found.
-        teachers: cards of the checkpoints that drew them, by name.
+        teachers: by the name of each checkpoint that drew them, digests of all whom it knows.
     """
 
     folder: Path
@@ -50,6 +51,9 @@ class PseudoLabels:
 
         Returns:
             Those that have a mask, with it, in their order; and how many have none, in words.
+
+        Raises:
+            InputError: none has.
         """
         names = [_name(record.image) for record in records]
         labelled = tuple(
@@ -57,6 +61,14 @@ class PseudoLabels:
             for record, name in zip(records, names, strict=True)
             if self.predicted_iou.get(name, -1.0) >= min_predicted_iou
         )
+        if not labelled:
+            raise InputError(
+                f"none of the masks of {self.folder} can be learned from",
+                expected="images of the manifest without a true mask, drawn with a predicted IoU "
+                f"of {min_predicted_iou:g} or more",
+                found=f"{len(records)} such images, masks of {len(self.masks)} files",
+                fix="Run 'ultrarefiner predict' on these very files, or lower min_pseudo_iou.",
+            )
         num_drawn = sum(name in self.masks for name in names)
         remark = (
             f"{len(labelled)} of {len(records)} images without a true mask are learned from; "
@@ -74,19 +86,20 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
 
     Raises:
         InputError: it is no such folder, or a mask is gone.
-        LeakError: a checkpoint that drew the masks is not there any more, so that nothing tells
-            whom it knows.
+        LeakError: a checkpoint that drew the masks is not there any more, or another, so that
+            nothing tells whom it knew.
     """
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         with (folder / "results.csv").open(encoding="utf-8", newline="") as stream:
             rows = {row["image"]: row for row in csv.DictReader(stream)}
-        names, stems = run["checkpoints"], {c["image"]: c["stem"] for c in run["cases"]}
+        checkpoints = dict(zip(run["checkpoints"], run["card_sha256"], strict=True))
+        stems = {case["image"]: case["stem"] for case in run["cases"]}
         trust = {image: float(rows[stem]["predicted_iou"] or 0) for image, stem in stems.items()}
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise InputError(
             f"cannot take masks from {folder}",
-            expected="a folder that 'ultrarefiner predict' wrote and finished",
+            expected="a folder that 'ultrarefiner predict' of this version wrote",
             found=f"{type(cause).__name__}: {cause}",
             fix="Segment the images without a true mask first: ultrarefiner predict --out FOLDER.",
         ) from cause
@@ -102,22 +115,26 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
         folder=folder,
         masks={_name(Path(image)): path for image, path in masks.items()},
         predicted_iou={_name(Path(image)): value for image, value in trust.items()},
-        teachers={name: _card(name, folder) for name in names},
+        teachers={name: _knows(name, sha, folder) for name, sha in checkpoints.items()},
     )
 
 
-def _card(name: str, folder: Path) -> Mapping[str, Any]:
-    """Return the card of a checkpoint."""
+def _knows(name: str, sha256: str, folder: Path) -> Mapping[str, Any]:
+    """Return the digests of all whom a checkpoint knows, if it is the one that drew the masks."""
+    found = "another"
     try:
-        return load_refiner(name).card if is_refiner(name) else load_checkpoint(name).card
-    except UltraRefinerError as cause:
-        raise LeakError(
-            f"it is unknown what {name} was trained on, which drew the masks of {folder}",
-            expected="its checkpoint where it was",
-            found=str(cause),
-            fix="Bring it back, or run 'ultrarefiner predict' again.",
-        ) from cause
+        card = load_refiner(name).card if is_refiner(name) else load_checkpoint(name).card
+        if card_sha256(card) == sha256:
+            return known_digests(card)
+    except UltraRefinerError as error:
+        found = str(error)
+    raise LeakError(
+        f"it is unknown what {name} was trained on, which drew the masks of {folder}",
+        expected="the checkpoint that drew them, where it was",
+        found=found,
+        fix="Bring it back, or run 'ultrarefiner predict' again.",
+    )
 
 
 def _name(image: Path) -> str:
-    return os.path.normpath(image.absolute())
+    return os.path.realpath(image)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ultrarefiner.coarse import COARSE_NETWORKS, load_checkpoint
 from ultrarefiner.coarse.checkpoint import COARSE
+from ultrarefiner.data.manifest import Record
 from ultrarefiner.errors import ConfigError, InputError
 from ultrarefiner.foundation import FOUNDATION_MODELS
 from ultrarefiner.precision import choose_device
@@ -89,7 +90,7 @@ def train_fold(
         manifest, recipe, fold=fold, drop_leaks=drop_leaks, pseudo=labels, track=options.track
     )
     options.say(split.describe())
-    _check_knowledge(split, split.teachers, options)
+    _check_knowledge(split.barred, split.teachers, options)
     if phases != (1,):  # else hours of phase 1 may be for nothing
         _ = COARSE_NETWORKS[recipe.network.name], FOUNDATION_MODELS[recipe.foundation]
         deal_inner_folds((*split.train, *split.val), recipe)
@@ -126,7 +127,7 @@ def _train(
     inner = replace(options, resume=options.resume or 1 not in phases)
     material = gather_material(recipe, split, folder, inner, embeddings=embeddings)
     cards = {str(folder / COARSE): phase1, **material.out_of_fold.cards}
-    _check_knowledge(split, cards, options)
+    _check_knowledge(split.held_out, cards, options)
     for phase, train in ((2, train_refiner), (3, train_jointly)):
         if phase in phases:
             begun = plan_file(folder, phase).is_file()
@@ -134,10 +135,10 @@ def _train(
 
 
 def _check_knowledge(
-    split: TrainingSplit, cards: Mapping[str, Mapping[str, Any]], options: RunOptions
+    held_out: Sequence[Record], cards: Mapping[str, Mapping[str, Any]], options: RunOptions
 ) -> None:
     """Make sure that no network whose answers are learned from knows who is held out."""
-    for name, remark in refuse_contamination(split.held_out, cards):
+    for name, remark in refuse_contamination(held_out, cards):
         options.warn(f"{name}: {remark}")
 
 

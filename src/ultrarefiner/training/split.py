@@ -34,8 +34,9 @@ class TrainingSplit:
         fingerprint: sha256 of who is where.
         pseudo: learned from like ``train``, but their masks were drawn by a network; no patient or
             scene of ``val`` or ``held_out``.
-        teachers: cards of the networks that drew them, by name: whom these know, who learns from
-            them knows, too.
+        teachers: by the name of each network that drew them, digests of whom it knows: who learns
+            from it knows them, too.
+        barred: held out, of a scene that is, or of split ``test``: no teacher may know them.
         notes: name and remark of what was understood with a caveat.
     """
 
@@ -46,6 +47,7 @@ class TrainingSplit:
     fingerprint: str
     pseudo: tuple[Record, ...] = ()
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    barred: tuple[Record, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -168,6 +170,7 @@ def split_records(
         fingerprint=split_fingerprint((*train, *labelled, *val), held_out),
         pseudo=labelled,
         teachers=pseudo.teachers if pseudo is not None else {},
+        barred=tuple(r for r in records if r in dropped or _is_held_out(r, fold)),
         notes=tuple(notes),
     )
 
