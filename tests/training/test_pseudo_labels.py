@@ -56,6 +56,14 @@ def names(records: tuple[Record, ...]) -> set[str]:
     return {record.image.name for record in records}
 
 
+def in_place(manifest: Path) -> list[Record]:
+    """Return the records so that a manifest elsewhere names the same files."""
+    return [
+        replace(r, image=r.image.absolute(), mask=r.mask.absolute() if r.mask else None)
+        for r in read_manifest(manifest)
+    ]
+
+
 def split_with(
     manifest: Path, recipe: TrainingRecipe, labels: PseudoLabels | None
 ) -> TrainingSplit:
@@ -118,16 +126,12 @@ def test_nobody_of_the_inner_validation(
     bare: Path, predicted: Path, nano: TrainingRecipe, tmp_path: Path
 ) -> None:
     """A patient with two images, of which one has a true mask, is on one side."""
-    records = list(read_manifest(bare))
+    records = in_place(bare)
     first = next(index for index, r in enumerate(records) if r.mask is None)
     labels = read_pseudo_labels(predicted)
     recipe = replace(nano, min_pseudo_iou=0.0)
     val = split_with(bare, recipe, labels).val[0]
     records[first] = replace(records[first], patient=val.patient)
-    records = [
-        replace(r, image=r.image.absolute(), mask=r.mask.absolute() if r.mask else None)
-        for r in records
-    ]
     write_manifest(tmp_path / "m.csv", tuple(records))
     split = split_with(tmp_path / "m.csv", recipe, labels)
     assert val.image.name in names(split.val)
@@ -197,10 +201,7 @@ def test_a_teacher_that_knows_who_was_left_out_for_the_fold_is_refused(
     bare: Path, copied: Path, nano: TrainingRecipe, tmp_path: Path
 ) -> None:
     """It may have learned from a copy of what is held out, or from the test set."""
-    records = [
-        replace(r, image=r.image.absolute(), mask=r.mask.absolute() if r.mask else None)
-        for r in read_manifest(bare)
-    ]
+    records = in_place(bare)
     inside = [index for index, r in enumerate(records) if r.fold != "3" and r.mask]
     held_out = next(record for record in records if record.fold == "3")
     copy, test = inside[:2]
@@ -228,10 +229,7 @@ def test_a_patient_of_whom_one_image_has_a_true_mask(
     bare: Path, predicted: Path, nano: TrainingRecipe, tmp_path: Path
 ) -> None:
     """The other is learned from, and predicted by an inner network that does not know him."""
-    records = [
-        replace(r, image=r.image.absolute(), mask=r.mask.absolute() if r.mask else None)
-        for r in read_manifest(bare)
-    ]
+    records = in_place(bare)
     labels = read_pseudo_labels(predicted)
     recipe = replace(
         nano,
