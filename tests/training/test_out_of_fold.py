@@ -28,7 +28,7 @@ from ultrarefiner.training.coarse_module import CoarseModule
 from ultrarefiner.training.engine.hardware import Hardware
 from ultrarefiner.training.lineage import refuse_contamination
 from ultrarefiner.training.options import RunOptions
-from ultrarefiner.training.out_of_fold import OutOfFold, make_out_of_fold
+from ultrarefiner.training.out_of_fold import OutOfFold, _share_out, make_out_of_fold
 from ultrarefiner.training.recipe import InnerConfig, TrainingRecipe
 from ultrarefiner.training.split import TrainingSplit, split_for_training
 from ultrarefiner.weights import file_sha256
@@ -101,6 +101,32 @@ def states(folder: Path) -> dict[str, tuple[str, str]]:
         fold: tuple(file_sha256(folder / f"fold-{fold}" / name) for name in names)  # type: ignore[misc]
         for fold in FOLDS
     }
+
+
+def test_others_go_to_a_network_that_does_not_know_their_patient() -> None:
+    """Those whom every network knows, by patient or by scene, go to none."""
+
+    def image(name: str, patient: str, *, fold: str = "", scene: str = "") -> Record:
+        return Record(image=Path(name), patient=patient, fold=fold, duplicate_group=scene)
+
+    dealt = (
+        image("a", "A", fold="1"),
+        image("b", "B", fold="2"),
+        image("c", "C", fold="1"),
+        image("d", "D", fold="2", scene="both"),
+    )
+    others = (
+        image("b2", "B"),
+        image("a2", "A"),
+        image("c2", "C", scene="both"),
+        *(image(f"new{number}", f"new{number}") for number in range(4)),
+    )
+    shared = _share_out(others, dealt, 2)
+    found = {fold: {record.image.name for record in records} for fold, records in shared.items()}
+    strangers = {f"new{number}" for number in range(4)}
+    assert found["1"] - strangers == {"a2"}
+    assert found["2"] - strangers == {"b2"}
+    assert sorted(len(names & strangers) for names in found.values()) == [2, 2]
 
 
 def test_every_image_once_by_a_network_that_has_not_seen_it(

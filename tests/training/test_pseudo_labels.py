@@ -14,11 +14,13 @@ from ultrarefiner.coarse import build_coarse, encode_checkpoint, load_checkpoint
 from ultrarefiner.data.manifest import Record, read_manifest, write_manifest
 from ultrarefiner.data.readers import read_coarse
 from ultrarefiner.errors import ConfigError, InputError, LeakError
+from ultrarefiner.refine.checkpoint import load_refiner
 from ultrarefiner.training.coarse_data import CoarseData
 from ultrarefiner.training.engine.hardware import Hardware
 from ultrarefiner.training.lineage import card_digests, card_sha256
 from ultrarefiner.training.material import gather_material
 from ultrarefiner.training.options import RunOptions
+from ultrarefiner.training.out_of_fold import deal_inner_folds
 from ultrarefiner.training.pseudo_labels import PseudoLabels, read_pseudo_labels
 from ultrarefiner.training.recipe import InnerConfig, TrainingRecipe
 from ultrarefiner.training.run import train_fold
@@ -237,19 +239,27 @@ def test_a_patient_of_whom_one_image_has_a_true_mask(
         inner=InnerConfig(folds=2, epochs=1),
         phase1=replace(nano.phase1, epochs=1),
     )
-    first, *_ = split_with(bare, recipe, labels).train
-    index = next(index for index, r in enumerate(records) if r.mask is None)
-    records[index] = replace(records[index], patient=first.patient)
+    before = split_with(bare, recipe, labels)
+    folds: dict[str, list[Record]] = {"1": [], "2": []}
+    for record in deal_inner_folds((*before.train, *before.val), recipe):
+        if record.image.name in names(before.train):
+            folds[record.fold].append(record)
+    one, two = folds["1"][0], folds["2"][0]
+    first, second, _ = (index for index, r in enumerate(records) if r.mask is None)
+    outer = {record.patient: record.fold for record in records}
+    for index, known in ((first, two), (second, one)):
+        fold = outer[known.patient]
+        records[index] = replace(records[index], patient=known.patient, fold=fold)
     write_manifest(tmp_path / "m.csv", tuple(records))
     split = split_with(tmp_path / "m.csv", recipe, labels)
+    assert names(split.train) == names(before.train)
+    assert len(split.pseudo) == NUM_BARE
     options = RunOptions(hardware=Hardware(device="cpu"))
     material = gather_material(recipe, split, tmp_path, options, embeddings=tmp_path / "cache")
-    assert first.patient in {record.patient for record in split.train}
+    places = {path.name: file for path, (file, _) in material.out_of_fold.places.items()}
+    for index, known in ((first, two), (second, one)):
+        assert places[records[index].image.name] == places[known.image.name]
     assert names(material.split.pseudo) == names(split.pseudo)
-    files = {r.patient: set() for r in split.train}
-    for record in (*split.train, *split.pseudo):
-        files.setdefault(record.patient, set()).add(material.out_of_fold.places[record.image][0])
-    assert len(files[first.patient]) == 1
 
 
 def test_the_student_knows_whom_the_teacher_knew(
@@ -265,18 +275,20 @@ def test_the_student_knows_whom_the_teacher_knew(
         min_pseudo_iou=0.0,
         inner=InnerConfig(folds=2, epochs=1),
         phase1=replace(nano.phase1, epochs=1),
+        phase2=replace(nano.phase2, epochs=1),
     )
     options = RunOptions(hardware=Hardware(device="cpu"))
     train_fold(
-        recipe, bare, tmp_path / "out", fold="3", phases=(1,), pseudo=copied, options=options
+        recipe, bare, tmp_path / "out", fold="3", phases=(1, 2), pseudo=copied, options=options
     )
     folder = tmp_path / "out" / "fold-3"
-    card = json.loads((folder / "run.json").read_text())
     inside = [record for record in read_manifest(bare) if record.fold != "3"]
     known = {file_sha256(path)[:16] for path in (stranger.image, *(r.image for r in inside))}
-    assert set(card["image_digests"]) == known
-    assert card["num_pseudo"] == NUM_BARE
-    assert card["num_train"] + card["num_val"] == len(inside) - NUM_BARE
+    for card in (load_checkpoint(folder / "coarse.safetensors").card, load_refiner(folder).card):
+        assert set(card["image_digests"]) == known
+        assert card["num_pseudo"] == NUM_BARE
+        assert card["num_train"] + card["num_val"] == len(inside) - NUM_BARE
+    options = replace(options, resume=True)
     split = split_with(bare, recipe, read_pseudo_labels(copied))
     material = gather_material(recipe, split, folder, options, embeddings=tmp_path / "cache")
     assert set(material.out_of_fold.places) == {record.image for record in inside}

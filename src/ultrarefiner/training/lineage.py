@@ -73,9 +73,9 @@ def known_digests(card: Mapping[str, Any]) -> dict[str, list[str]]:
     Args:
         card: of the checkpoint.
     """
-    cards = (card, card.get("calibration", {}))
+    calibration = card.get("calibration", {})
     return {
-        bond: sorted({*cards[0].get(bond, ()), *cards[1].get(bond, ())})
+        bond: sorted({*card[bond], *calibration.get(bond, ())})
         for bond in _BONDS
         if bond in card  # those of earlier versions list no patients
     }

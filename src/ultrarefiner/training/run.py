@@ -90,7 +90,8 @@ def train_fold(
         manifest, recipe, fold=fold, drop_leaks=drop_leaks, pseudo=labels, track=options.track
     )
     options.say(split.describe())
-    _check_knowledge(split.barred, split.teachers, options)
+    if split.teachers:
+        _check_knowledge(split.barred, split.teachers, options)
     if phases != (1,):  # else hours of phase 1 may be for nothing
         _ = COARSE_NETWORKS[recipe.network.name], FOUNDATION_MODELS[recipe.foundation]
         deal_inner_folds((*split.train, *split.val), recipe)

@@ -136,7 +136,7 @@ def split_records(
         InputError: no such fold, or too few patients.
         LeakError: a patient or scene is both learned from and held out.
     """
-    dropped = _on_both_sides(records, fold)
+    dropped = _tied(records, lambda record: _is_held_out(record, fold))
     if dropped and not drop_leaks:
         raise LeakError(
             "the manifest leaks",
@@ -158,8 +158,10 @@ def split_records(
     ]
     labelled: tuple[Record, ...] = ()
     if pseudo is not None:
-        known = {record.image for record in (*train, *val)}
-        others = _apart(tuple(record for record in inside if record.image not in known), val)
+        aside = {record.image for record in val}
+        tied = _tied((*val, *inside), lambda record: record.image in aside)
+        known = {record.image for record in (*train, *val, *tied)}
+        others = tuple(record for record in inside if record.image not in known)
         labelled, remark = pseudo.label(others, min_predicted_iou=recipe.min_pseudo_iou)
         notes.append((str(pseudo.folder), remark))
     return TrainingSplit(
@@ -175,18 +177,6 @@ def split_records(
     )
 
 
-def _apart(records: tuple[Record, ...], val: tuple[Record, ...]) -> tuple[Record, ...]:
-    """Return the images that share no patient and no scene with the inner validation."""
-    together = (*val, *records)
-    known = {
-        index
-        for group in groups_of(together)
-        if any(index < len(val) for index in group)
-        for index in group
-    }
-    return tuple(r for index, r in enumerate(records, start=len(val)) if index not in known)
-
-
 def _parts(
     records: tuple[Record, ...], fold: str | None
 ) -> tuple[tuple[Record, ...], tuple[Record, ...], tuple[Record, ...]]:
@@ -199,14 +189,14 @@ def _parts(
     return train, val, tuple(record for record in records if record.split == "test")
 
 
-def _on_both_sides(records: tuple[Record, ...], fold: str | None) -> tuple[Record, ...]:
-    """Return what would be trained on of patients and scenes that are held out too."""
-    dropped: list[Record] = []
+def _tied(records: tuple[Record, ...], is_apart: Callable[[Record], bool]) -> tuple[Record, ...]:
+    """Return the images of patients and scenes of which others are to be kept apart from them."""
+    tied: list[Record] = []
     for group in groups_of(records):
         members = [records[index] for index in group]
-        if any(_is_held_out(record, fold) for record in members):
-            dropped += [record for record in members if not _is_held_out(record, fold)]
-    return tuple(dropped)
+        if any(is_apart(record) for record in members):
+            tied += [record for record in members if not is_apart(record)]
+    return tuple(tied)
 
 
 def _is_held_out(record: Record, fold: str | None) -> bool:
