@@ -364,6 +364,7 @@ def test_settings_reach_the_run(phantoms: Path, tmp_path: Path, refine: Command)
         ("--refiner.stabilizer.min_iou", "-1", "min_iou"),
         ("--refiner.softening.width", "0", "softening width"),
         ("--refiner.selection.temperature", "0", "temperature"),
+        ("--refiner.second_opinion", "0.5", "ultrarefiner predict"),
         ("--label", "0", "label"),
         ("--options.batch_size", "0", "batch_size"),
         ("--foundation", "lite-medsum", "lite-medsam"),

@@ -17,7 +17,7 @@ from PIL import Image
 from ultrarefiner.coarse.pretrained import PRETRAINED
 from ultrarefiner.data.manifest import read_manifest, write_manifest
 from ultrarefiner.data.phantom import PhantomConfig, write_phantoms
-from ultrarefiner.refine.checkpoint import is_refiner
+from ultrarefiner.refine.checkpoint import encode_refiner, is_refiner, load_refiner
 
 RECIPE = """
 network: {encoder_weights: none, side: 64, decoder_channels: [32, 16, 16, 8, 8]}
@@ -168,6 +168,36 @@ def test_a_trained_refiner_keeps_to_what_it_was_trained_with(
     refined = command("refine", *masks, *trained_one, *FAST)
     assert refined.code == 0
     assert len(read_rows(tmp_path / "out")) == 3
+
+
+def test_an_opinion_that_was_never_learned_is_doubted(
+    command: Command, few: Path, trained: Run, tmp_path: Path
+) -> None:
+    """And only where it is asked for."""
+    store = load_refiner(trained.folder)
+    recipe = store.card["recipe"]
+    recipe["phase2"]["unasked_share"] = 0.3
+    content = encode_refiner(
+        store.network,
+        store.refiner(device="cpu").pipeline,
+        foundation=store.foundation_name,
+        config=store.config,
+        card={**store.card, "recipe": recipe},
+    )
+    (tmp_path / "learned.safetensors").write_bytes(content)
+    untrained = trained.folder / "coarse.safetensors"
+    predict = ("predict", "--images", few / "images", "--device", "cpu", *FAST)
+    for checkpoint, share, num in (
+        (trained.folder, 0.5, 1),
+        (trained.folder, 0.0, 0),
+        (untrained, 0.5, 1),
+        (tmp_path / "learned.safetensors", 0.5, 0),
+    ):
+        asked = ("--checkpoint", checkpoint, "--refiner.second_opinion", share)
+        outcome = command(*predict, *asked, "--out", tmp_path / "out")
+        assert outcome.code == 0
+        assert outcome.err.count("note: refiner second_opinion: ") == num
+        assert outcome.err.count("not trained without a prompt (unasked_share 0)") == num
 
 
 def test_a_refiner_is_not_averaged(

@@ -84,7 +84,8 @@ def run(args: Namespace) -> int:
         f"see {args.out / 'report.html'}"
     )
     print("research software, not a medical device: do not use it for diagnosis", file=sys.stderr)
-    print_problems("note", [*_seen_in_training(records, checkpoints), *result.notes])
+    doubts = _doubtful_opinion(refiner, checkpoints[0])
+    print_problems("note", [*doubts, *_seen_in_training(records, checkpoints), *result.notes])
     return fail_if_any(result.failures)
 
 
@@ -119,6 +120,18 @@ def _records(args: Namespace) -> list[Record]:
     if args.fold is not None:
         _, records = outer_split(records, args.fold)
     return list(records)
+
+
+def _doubtful_opinion(
+    refiner: Refiner, checkpoint: CoarseCheckpoint | RefinerCheckpoint
+) -> list[tuple[str, str]]:
+    """Remark on the second opinion of a foundation model that never learned to give one."""
+    recipe = checkpoint.card["recipe"] if isinstance(checkpoint, RefinerCheckpoint) else {}
+    learned = any(recipe.get(phase, {}).get("unasked_share") for phase in ("phase2", "phase3"))
+    if learned or not refiner.config.second_opinion:
+        return []
+    remark = "the foundation model was not trained without a prompt (unasked_share 0): doubt it"
+    return [("refiner second_opinion", remark)]
 
 
 def _seen_in_training(

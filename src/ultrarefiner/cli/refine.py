@@ -131,7 +131,18 @@ def _refiner(args: Namespace) -> Refiner:
 
 
 def run(args: Namespace) -> int:
-    """Refine, report, and say how it went."""
+    """Refine, report, and say how it went.
+
+    Raises:
+        ConfigError: a second opinion is asked for, which only a network's masks can have.
+    """
+    if args.refiner.second_opinion:
+        raise ConfigError(
+            "refiner second_opinion",
+            expected="masks of a network, which 'ultrarefiner predict' makes",
+            found="given masks, which are refined as they are",
+            fix="Leave it out.",
+        )
     result = refine_folder(
         args.images,
         args.coarse,

@@ -31,7 +31,7 @@ from ultrarefiner.experiments.sources import (
     RoughMasks,
     open_networks,
 )
-from ultrarefiner.experiments.variants import Track, score_variants, untracked
+from ultrarefiner.experiments.variants import Track, check_variants, score_variants, untracked
 from ultrarefiner.refine.assembly import RefinerConfig
 from ultrarefiner.statistics import estimate_columns
 
@@ -82,6 +82,7 @@ class AblationExperiment:
                 expected=f"each variant once, and none called {BASE!r}",
                 found=f"{twice[0]!r} again",
             )
+        check_variants(self.variants)
 
     @property
     def variants(self) -> dict[str, RefinerConfig]:

@@ -8,10 +8,9 @@ from typing import Any
 
 from ultrarefiner.coarse import CoarseCheckpoint, CoarsePredictor, load_checkpoint
 from ultrarefiner.data.sources import read_busbra
-from ultrarefiner.errors import ConfigError
 from ultrarefiner.experiments.scores import choose_records
 from ultrarefiner.experiments.sources import NetworkMasks, refuse_seen_images
-from ultrarefiner.experiments.variants import Track, score_variants, untracked
+from ultrarefiner.experiments.variants import Track, check_variants, score_variants, untracked
 from ultrarefiner.refine.assembly import RefinerConfig
 
 
@@ -38,8 +37,7 @@ class NetworkMaskExperiment:
     variants: dict[str, RefinerConfig] = field(default_factory=lambda: {"default": RefinerConfig()})
 
     def __post_init__(self) -> None:
-        if not self.variants:
-            raise ConfigError("experiment variants", expected="at least one", found="none")
+        check_variants(self.variants)
 
 
 def run_network_masks(

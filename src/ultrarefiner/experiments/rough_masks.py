@@ -11,10 +11,9 @@ from typing import Any
 
 from ultrarefiner.data.rough import RoughConfig
 from ultrarefiner.data.sources import read_busbra
-from ultrarefiner.errors import ConfigError
 from ultrarefiner.experiments.scores import choose_records
 from ultrarefiner.experiments.sources import RoughMasks
-from ultrarefiner.experiments.variants import Track, score_variants, untracked
+from ultrarefiner.experiments.variants import Track, check_variants, score_variants, untracked
 from ultrarefiner.refine.assembly import RefinerConfig
 
 
@@ -39,8 +38,7 @@ class RoughMaskExperiment:
     variants: dict[str, RefinerConfig] = field(default_factory=lambda: {"default": RefinerConfig()})
 
     def __post_init__(self) -> None:
-        if not self.variants:
-            raise ConfigError("experiment variants", expected="at least one", found="none")
+        check_variants(self.variants)
 
 
 def run_rough_masks(

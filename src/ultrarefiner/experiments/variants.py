@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ultrarefiner.data.manifest import Record
+from ultrarefiner.errors import ConfigError
 from ultrarefiner.experiments.partial import FinishedImages, fingerprint
 from ultrarefiner.experiments.remembering import RememberingModel
 from ultrarefiner.experiments.scores import (
@@ -30,6 +31,23 @@ Track = Callable[[Iterable[Record], int], Iterable[Record]]
 def untracked(records: Iterable[Record], num_records: int) -> Iterable[Record]:
     """Return the records as they are: no progress bar."""
     return records
+
+
+def check_variants(variants: Mapping[str, RefinerConfig]) -> None:
+    """Refuse variants that cannot be compared.
+
+    Raises:
+        ConfigError: there are none, or one has a second opinion, which a source's map cannot have.
+    """
+    if not variants:
+        raise ConfigError("experiment variants", expected="at least one", found="none")
+    for name, config in variants.items():
+        if config.second_opinion:
+            raise ConfigError(
+                f"second_opinion of variant {name!r}",
+                expected="none: an experiment refines the coarse maps of its sources as they are",
+                found=str(config.second_opinion),
+            )
 
 
 def score_variants(
