@@ -35,8 +35,8 @@ demo: setup  ## draw phantoms, segment them, refine their rough masks, evaluate,
 	$(BIN)/ultrarefiner report runs/demo --out runs/demo/report.html
 	@echo "open runs/demo/report.html, and runs/demo/images_alone/report.html for masks from images alone"
 
-test: setup lint types  ## everything that CI runs, in the order of tests/conftest.py; a third process fills the others' waits
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+test: setup lint types  ## everything that CI runs, in the order of tests/conftest.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from ultrarefiner._version import __version__
 if TYPE_CHECKING:
     from ultrarefiner.metrics import evaluate_mask
     from ultrarefiner.refine.assembly import RefinerConfig
+    from ultrarefiner.refine.checkpoint import load_refiner
     from ultrarefiner.refine.folder import refine_folder
     from ultrarefiner.refine.predictor import RefinedImage, Refiner
 
@@ -22,6 +23,7 @@ __all__ = [
     "RefinerConfig",
     "__version__",
     "evaluate_mask",
+    "load_refiner",
     "refine_folder",
 ]
 
@@ -30,6 +32,7 @@ _HOMES = {
     "Refiner": "ultrarefiner.refine.predictor",
     "RefinerConfig": "ultrarefiner.refine.assembly",
     "evaluate_mask": "ultrarefiner.metrics",
+    "load_refiner": "ultrarefiner.refine.checkpoint",
     "refine_folder": "ultrarefiner.refine.folder",
 }
 

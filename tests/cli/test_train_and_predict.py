@@ -168,6 +168,7 @@ def test_a_trained_refiner_keeps_to_what_it_was_trained_with(
     refined = command("refine", *masks, *trained_one, *FAST)
     assert refined.code == 0
     assert len(read_rows(tmp_path / "out")) == 3
+    assert "2 of the 3 images were seen in training (the image itself: 2)" in refined.err
 
 
 def test_an_opinion_that_was_never_learned_is_doubted(
@@ -185,16 +186,17 @@ def test_an_opinion_that_was_never_learned_is_doubted(
         card={**store.card, "recipe": recipe},
     )
     (tmp_path / "learned.safetensors").write_bytes(content)
-    untrained = trained.folder / "coarse.safetensors"
-    predict = ("predict", "--images", few / "images", "--device", "cpu", *FAST)
+    (tmp_path / "one").mkdir()
+    shutil.copy(next((few / "images").iterdir()), tmp_path / "one")
+    predict = ("predict", "--images", tmp_path / "one", "--out", tmp_path / "out")
     for checkpoint, share, num in (
         (trained.folder, 0.5, 1),
         (trained.folder, 0.0, 0),
-        (untrained, 0.5, 1),
+        (trained.folder / "coarse.safetensors", 0.5, 1),
         (tmp_path / "learned.safetensors", 0.5, 0),
     ):
         asked = ("--checkpoint", checkpoint, "--refiner.second_opinion", share)
-        outcome = command(*predict, *asked, "--out", tmp_path / "out")
+        outcome = command(*predict, *asked, "--device", "cpu", *FAST)
         assert outcome.code == 0
         assert outcome.err.count("note: refiner second_opinion: ") == num
         assert outcome.err.count("not trained without a prompt (unasked_share 0)") == num

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
 from ultrarefiner.cli.refine import (
+    DEFAULT_CHECKPOINT,
     add_refiner_arguments,
     calibrated_beside,
+    seen_before,
     trained_refiner,
     untrained_refiner,
 )
@@ -27,7 +26,7 @@ from ultrarefiner.refine.opinion import CoarseOpinions
 from ultrarefiner.refine.predict import predict_images
 from ultrarefiner.refine.predictor import Refiner
 from ultrarefiner.report.run import write_report
-from ultrarefiner.training.lineage import card_sha256, seen_in_training
+from ultrarefiner.training.lineage import card_sha256
 
 
 def parser() -> ArgumentParser:
@@ -39,7 +38,7 @@ def parser() -> ArgumentParser:
     parser.add_argument(
         "--checkpoint",
         type=str,
-        default=["busbra-lite"],
+        default=[DEFAULT_CHECKPOINT],
         nargs="+",
         help="a name, file or folder of 'train'; several are averaged",
     )
@@ -85,7 +84,7 @@ def run(args: Namespace) -> int:
     )
     print("research software, not a medical device: do not use it for diagnosis", file=sys.stderr)
     doubts = _doubtful_opinion(refiner, checkpoints[0])
-    print_problems("note", [*doubts, *_seen_in_training(records, checkpoints), *result.notes])
+    print_problems("note", [*doubts, *seen_before(records, checkpoints), *result.notes])
     return fail_if_any(result.failures)
 
 
@@ -132,24 +131,3 @@ def _doubtful_opinion(
         return []
     remark = "the foundation model was not trained without a prompt (unasked_share 0): doubt it"
     return [("refiner second_opinion", remark)]
-
-
-def _seen_in_training(
-    records: Sequence[Record], checkpoints: Sequence[CoarseCheckpoint | RefinerCheckpoint]
-) -> list[tuple[str, str]]:
-    """Remark on images that a checkpoint was trained or chosen on: scores on them prove nothing."""
-    notes: list[tuple[str, str]] = []
-    readable = [record for record in records if os.access(record.image, os.R_OK)]
-    for checkpoint in checkpoints:
-        calibrated = checkpoint.card.get("calibration", {})
-        for card, what, remark in (
-            (checkpoint.card, "seen in training", "a score on them says nothing"),
-            (calibrated, "calibrated on", "a score on them is too good"),
-        ):
-            seen = seen_in_training(readable, card)
-            if seen:
-                bonds = Counter(item.bond for item in seen)
-                by_bond = ", ".join(f"{bond}: {num}" for bond, num in bonds.items())
-                found = f"{len(seen)} of the {len(records)} images were {what} ({by_bond})"
-                notes.append((checkpoint.origin, f"{found}: {remark}"))
-    return notes

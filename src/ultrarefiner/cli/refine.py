@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.calibration.storing import CALIBRATED
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
+from ultrarefiner.coarse import CoarseCheckpoint
+from ultrarefiner.data.manifest import Record
+from ultrarefiner.data.pairing import pair_by_stem
 from ultrarefiner.errors import ConfigError
 from ultrarefiner.refine.assembly import PRESETS, RefinerConfig
 from ultrarefiner.refine.checkpoint import RefinerCheckpoint, load_refiner
@@ -17,6 +23,10 @@ from ultrarefiner.refine.folder import refine_folder
 from ultrarefiner.refine.job import FolderOptions
 from ultrarefiner.refine.predictor import DEFAULT_FOUNDATION, Refiner
 from ultrarefiner.report.run import write_report
+from ultrarefiner.training.lineage import card_sha256, seen_in_training
+
+DEFAULT_CHECKPOINT = "busbra-lite"
+UNTRAINED = "none"
 
 
 def parser() -> ArgumentParser:
@@ -36,7 +46,8 @@ def parser() -> ArgumentParser:
         "--checkpoint",
         type=str | None,
         default=None,
-        help="a trained refiner: a name, a file or a folder of 'train'; default: untrained",
+        help="a trained refiner: a name, a file or a folder of 'train'; or none, which is the "
+        f"published model; default: {DEFAULT_CHECKPOINT}, or none where settings are given",
     )
     add_refiner_arguments(parser)
     return parser
@@ -123,11 +134,49 @@ def untrained_refiner(args: Namespace) -> Refiner:
     return Refiner(args.foundation or DEFAULT_FOUNDATION, chosen_settings(args), device=args.device)
 
 
-def _refiner(args: Namespace) -> Refiner:
-    if args.checkpoint is None:
-        return untrained_refiner(args)
-    print_problems("note", calibrated_beside([args.checkpoint]))
-    return trained_refiner(load_refiner(args.checkpoint), args)
+def seen_before(
+    records: Sequence[Record], checkpoints: Iterable[CoarseCheckpoint | RefinerCheckpoint]
+) -> list[tuple[str, str]]:
+    """Remark on images that a checkpoint was trained or chosen on: scores on them prove nothing."""
+    notes: list[tuple[str, str]] = []
+    readable = [record for record in records if os.access(record.image, os.R_OK)]
+    for checkpoint in checkpoints:
+        calibrated = checkpoint.card.get("calibration", {})
+        for card, what, remark in (
+            (checkpoint.card, "seen in training", "a score on them says nothing"),
+            (calibrated, "calibrated on", "a score on them is too good"),
+        ):
+            seen = seen_in_training(readable, card)
+            if seen:
+                bonds = Counter(item.bond for item in seen)
+                by_bond = ", ".join(f"{bond}: {num}" for bond, num in bonds.items())
+                found = f"{len(seen)} of the {len(records)} images were {what} ({by_bond})"
+                notes.append((checkpoint.origin, f"{found}: {remark}"))
+    return notes
+
+
+def _refiner(args: Namespace) -> tuple[Refiner, RefinerCheckpoint | None]:
+    """Return the refiner, and where it comes from; nothing for the published model."""
+    is_told = args.foundation or args.preset or args.refiner != RefinerConfig()
+    name = args.checkpoint or (UNTRAINED if is_told else DEFAULT_CHECKPOINT)
+    if name == UNTRAINED:
+        return untrained_refiner(args), None
+    checkpoint = load_refiner(name)
+    return trained_refiner(checkpoint, args), checkpoint
+
+
+def _about(args: Namespace, checkpoint: RefinerCheckpoint | None) -> dict[str, Any]:
+    """Return what ``run.json`` is to say of the run beside what was asked of the model."""
+    about: dict[str, Any] = {"command": args.command_line}
+    if checkpoint is None:
+        return about
+    name, datasets = checkpoint.origin, ", ".join(checkpoint.card["datasets"])
+    remark = f"trained on {datasets}; --checkpoint {UNTRAINED} asks the published model"
+    return about | {
+        "checkpoints": [name],
+        "card_sha256": [card_sha256(checkpoint.card)],
+        "notes": calibrated_beside([name]) if args.checkpoint else [(f"refined by {name}", remark)],
+    }
 
 
 def run(args: Namespace) -> int:
@@ -143,14 +192,15 @@ def run(args: Namespace) -> int:
             found="given masks, which are refined as they are",
             fix="Leave it out.",
         )
+    refiner, checkpoint = _refiner(args)
     result = refine_folder(
         args.images,
         args.coarse,
         args.out,
-        _refiner(args),
+        refiner,
         label=args.label,
         options=args.options,
-        command=args.command_line,
+        about=_about(args, checkpoint),
         track=progress("refining"),
     )
     write_report([args.out], args.out / "report.html")
@@ -159,5 +209,8 @@ def run(args: Namespace) -> int:
         f"{counted(result.num_accepted, 'mask')} refined, {kept} kept as given; "
         f"see {args.out / 'report.html'}"
     )
-    print_problems("note", result.notes)
+    pairs = pair_by_stem(args.images, args.coarse).pairs
+    images = [Record(image=pair.image) for pair in pairs]
+    seen = seen_before(images, [checkpoint]) if checkpoint else []
+    print_problems("note", [*seen, *result.notes])
     return fail_if_any(result.failures)

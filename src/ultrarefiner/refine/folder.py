@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ def refine_folder(
     *,
     label: int | None = None,
     options: FolderOptions | None = None,
-    command: str = "",
+    about: Mapping[str, Any] | None = None,
     track: Callable[[Iterable[Sequence[Item]], int], Iterable[Sequence[Item]]] = (
         lambda items, _: items
     ),
@@ -47,7 +48,7 @@ def refine_folder(
         refiner: does the work.
         label: value of the lesion in coarse masks that are label maps.
         options: what to write.
-        command: recorded in ``run.json``.
+        about: recorded in ``run.json``, such as the command; its ``notes`` come before the run's.
         track: wraps the iteration over batches, for a progress bar.
 
     Interrupted, it still writes ``run.json``, so that the part that is done can be reported.
@@ -61,7 +62,8 @@ def refine_folder(
     pairing = pair_by_stem(images, coarse)
     refuse_overwriting(out, (images, coarse), RESULT_FOLDERS)
     job = FolderJob(out, refiner, source=source, options=options or FolderOptions())
-    about = {"command": command, "images": str(images), "coarse": str(coarse), "label": label}
+    given = {"images": str(images), "coarse": str(coarse), "label": label}
+    about = {**(about or {}), **given}
     return job.run(pairing.pairs, unusable=_unpaired(pairing), about=about, track=track)
 
 
