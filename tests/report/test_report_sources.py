@@ -1,6 +1,7 @@
 """What paths hold: runs, evaluations, comparisons, trainings, and clear errors for the rest."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fakes.results import comparison, write_training
 from ultrarefiner.errors import InputError
 from ultrarefiner.report.learning import draw_learning, read_training
 from ultrarefiner.report.provenance import flatten, trace
-from ultrarefiner.report.sources import read_sources
+from ultrarefiner.report.sources import RunSource, read_sources
 
 
 def write_evaluation(path: Path) -> Path:
@@ -161,6 +162,31 @@ class TestProvenance:
     def test_old_files_tell_little_and_do_not_fail(self, tmp_path):
         sources = read_sources([write_evaluation(tmp_path / "old.json")])
         assert "command" not in trace(sources).get("Evaluation old", {})
+
+    @pytest.mark.parametrize(
+        ("told", "shown"),
+        [
+            ({}, {}),
+            (
+                {"command": "ultrarefiner refine", "checkpoints": ["one", "two"]},
+                {"command": "ultrarefiner refine", "checkpoints": "one, two"},
+            ),
+        ],
+    )
+    def test_a_run_says_what_it_was_told(self, told, shown, tmp_path):
+        """From Python a run may have been told neither command nor checkpoint."""
+        record = {
+            "device": "cpu",
+            "data_sha256": "0",
+            "versions": {"torch": "2"},
+            "config": {"a": 1},
+        }
+        run = RunSource(
+            name="mine", folder=tmp_path, record=record | told, rows=[], rule=None, evaluation=None
+        )
+        sources = replace(read_sources([write_training(tmp_path / "net")]), runs=(run,))
+        always = {"device": "cpu", "data sha256": "0", "versions": "torch 2", "settings": "a: 1"}
+        assert trace(sources)["Run mine"] == always | shown
 
     def test_a_training_says_how_it_was_made(self, tmp_path):
         found = trace(read_sources([write_training(tmp_path / "net")]))["Training net"]

@@ -45,13 +45,15 @@ def flatten(settings: Mapping[str, Any]) -> str:
 
 def _of_run(run: RunSource) -> Entries:
     record = run.record
-    return {
-        "command": record["command"],
+    entries = {
+        "command": record.get("command") or "",
+        "checkpoints": ", ".join(record.get("checkpoints") or ()),
         "device": record["device"],
         "data sha256": record["data_sha256"],
         "versions": _versions(record["versions"]),
         "settings": flatten(record["config"]),
     }
+    return {name: value for name, value in entries.items() if value}
 
 
 def _of_scores(content: Mapping[str, Any]) -> Entries:
