@@ -328,6 +328,7 @@ def test_across_the_folds(phantoms: Path, command: Command, tmp_path: Path) -> N
         (("--cross",), "fold-1, fold-2"),
         (("--refiner.roi.crop", "true", "--out", "{o}"), "trained with: RoiConfig(crop=False"),
         ((*EASY, "--coarse", "no", "--out", "{o}"), "cannot list no"),
+        (("--coarse", "no", "--refiner.second_opinion", "0.5", "--out", "{o}"), "second_opinion"),
         (("--foundation", "medsam", "--out", "{o}"), "trained with: lite-medsam"),
     ],
 )

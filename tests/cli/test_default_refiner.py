@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from commands import Command
 
 from ultrarefiner.refine.assembly import PRESETS, RefinerConfig
 from ultrarefiner.refine.checkpoint import load_refiner
+from ultrarefiner.refine.prompts import PromptConfig
 from ultrarefiner.training.lineage import card_sha256
 
 STEM = "phantom-7-0000"
@@ -57,14 +58,21 @@ def test_the_trained_refiner_comes_first(
         (tmp_path / out / "masks" / f"{STEM}.png").read_bytes() for out in ("default", "named")
     ]
     assert masks[0] == masks[1]
+    other = command(*given, "--checkpoint", "none", "--out", tmp_path / "other")
+    assert (other.code, other.err) == (0, "")
+    assert record(tmp_path / "other")["config"] == plain(RefinerConfig())
+    assert (tmp_path / "other" / "masks" / f"{STEM}.png").read_bytes() != masks[0]
 
 
 @pytest.mark.parametrize(
     ("arguments", "config"),
     [
-        (("--checkpoint", "none"), RefinerConfig()),
         (("--foundation", "lite-medsam"), RefinerConfig()),
         (("--preset", "literal"), PRESETS["literal"]),
+        (
+            ("--refiner.prompts.jitter", "0.2"),
+            replace(RefinerConfig(), prompts=PromptConfig(jitter=0.2)),
+        ),
     ],
 )
 def test_who_speaks_of_the_published_model_gets_it(
@@ -74,19 +82,46 @@ def test_who_speaks_of_the_published_model_gets_it(
     config: RefinerConfig,
     tmp_path: Path,
 ) -> None:
-    """Settings are asked of it, too: see the tests of ``refine``."""
+    """By name, or by what the trained refiner was not trained with."""
     outcome = command(*given, *arguments, "--out", tmp_path / "out")
     assert (outcome.code, outcome.err) == (0, "")
     run = record(tmp_path / "out")
-    assert "checkpoints" not in run
+    assert run["checkpoints"] == ["none"]
+    assert "card_sha256" not in run
     assert run["config"] == plain(config)
 
 
-def test_flips_are_no_reason_to_ask_another(
-    command: Command, given: tuple[str, ...], tmp_path: Path
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (("--flips",), ("flips", True)),
+        (("--refiner.flips", "true"), ("flips", True)),
+        (("--refiner.second_opinion", "0"), ("second_opinion", 0)),
+        (("--refiner.stabilizer.min_iou", "0.01"), ("stabilizer", {"min_iou": 0.01})),
+    ],
+)
+def test_settings_that_training_leaves_free_are_no_reason_to_ask_another(
+    command: Command,
+    given: tuple[str, ...],
+    arguments: tuple[str, ...],
+    setting: tuple[str, Any],
+    tmp_path: Path,
 ) -> None:
-    outcome = command(*given, "--flips", "--out", tmp_path / "out")
+    outcome = command(*given, *arguments, "--no-rule", "--out", tmp_path / "out")
     assert outcome.code == 0
     run = record(tmp_path / "out")
     assert run["checkpoints"] == ["busbra-lite"]
-    assert run["config"]["flips"] is True
+    name, value = setting
+    found = run["config"][name]
+    assert (found.items() >= value.items()) if isinstance(value, dict) else found == value
+
+
+@pytest.mark.parametrize("name", ["", "null", "busbra-light"])
+def test_a_name_that_is_none_is_no_default(
+    command: Command, given: tuple[str, ...], name: str, tmp_path: Path
+) -> None:
+    """An empty variable of a shell, say."""
+    outcome = command(*given, "--checkpoint", name, "--out", tmp_path / "out")
+    assert outcome.code == 2
+    assert "Traceback" not in outcome.err
+    assert not (tmp_path / "out").exists()

@@ -174,18 +174,19 @@ def test_a_trained_refiner_keeps_to_what_it_was_trained_with(
 def test_an_opinion_that_was_never_learned_is_doubted(
     command: Command, few: Path, trained: Run, tmp_path: Path
 ) -> None:
-    """And only where it is asked for."""
+    """Only where it is asked for; and a phase that never ran has taught nothing."""
     store = load_refiner(trained.folder)
     recipe = store.card["recipe"]
     recipe["phase2"]["unasked_share"] = 0.3
-    content = encode_refiner(
-        store.network,
-        store.refiner(device="cpu").pipeline,
-        foundation=store.foundation_name,
-        config=store.config,
-        card={**store.card, "recipe": recipe},
-    )
-    (tmp_path / "learned.safetensors").write_bytes(content)
+    for name, last in (("learned", {"phase": 3}), ("published", {"phase": 1}), ("bare", None)):
+        content = encode_refiner(
+            store.network,
+            store.refiner(device="cpu").pipeline,
+            foundation=store.foundation_name,
+            config=store.config,
+            card={} if last is None else {**store.card, "recipe": recipe, **last},
+        )
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
     (tmp_path / "one").mkdir()
     shutil.copy(next((few / "images").iterdir()), tmp_path / "one")
     predict = ("predict", "--images", tmp_path / "one", "--out", tmp_path / "out")
@@ -194,6 +195,9 @@ def test_an_opinion_that_was_never_learned_is_doubted(
         (trained.folder, 0.0, 0),
         (trained.folder / "coarse.safetensors", 0.5, 1),
         (tmp_path / "learned.safetensors", 0.5, 0),
+        (tmp_path / "published.safetensors", 0.5, 1),
+        (tmp_path / "bare.safetensors", 0.5, 1),
+        (tmp_path / "bare.safetensors", 0.0, 0),
     ):
         asked = ("--checkpoint", checkpoint, "--refiner.second_opinion", share)
         outcome = command(*predict, *asked, "--device", "cpu", *FAST)

@@ -99,12 +99,6 @@ def test_an_experiment_needs_a_variant() -> None:
         RoughMaskExperiment(folds=("1",), variants={})
 
 
-def test_a_given_mask_has_no_second_opinion() -> None:
-    variants = {"plain": RefinerConfig(), "two views": RefinerConfig(second_opinion=0.5)}
-    with pytest.raises(ConfigError, match=r"second_opinion of variant 'two views': expected none"):
-        RoughMaskExperiment(folds=("1",), variants=variants)
-
-
 def _variant(gate: GateConfig, min_iou: float) -> RefinerConfig:
     return RefinerConfig(
         prompts=replace(RefinerConfig().prompts, jitter=0.0),

@@ -1,17 +1,18 @@
 """What paths hold: runs, evaluations, comparisons, trainings, and clear errors for the rest."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from report_runs import evaluate, small_run
 
 from fakes.results import comparison, write_training
+from ultrarefiner import Refiner, refine_folder
+from ultrarefiner.data.phantom import write_phantoms
 from ultrarefiner.errors import InputError
 from ultrarefiner.report.learning import draw_learning, read_training
 from ultrarefiner.report.provenance import flatten, trace
-from ultrarefiner.report.sources import RunSource, read_sources
+from ultrarefiner.report.sources import read_sources
 
 
 def write_evaluation(path: Path) -> Path:
@@ -163,30 +164,19 @@ class TestProvenance:
         sources = read_sources([write_evaluation(tmp_path / "old.json")])
         assert "command" not in trace(sources).get("Evaluation old", {})
 
-    @pytest.mark.parametrize(
-        ("told", "shown"),
-        [
-            ({}, {}),
-            (
-                {"command": "ultrarefiner refine", "checkpoints": ["one", "two"]},
-                {"command": "ultrarefiner refine", "checkpoints": "one, two"},
-            ),
-        ],
-    )
-    def test_a_run_says_what_it_was_told(self, told, shown, tmp_path):
+    def test_a_run_says_what_it_was_told(self, tmp_path):
         """From Python a run may have been told neither command nor checkpoint."""
-        record = {
-            "device": "cpu",
-            "data_sha256": "0",
-            "versions": {"torch": "2"},
-            "config": {"a": 1},
-        }
-        run = RunSource(
-            name="mine", folder=tmp_path, record=record | told, rows=[], rule=None, evaluation=None
-        )
-        sources = replace(read_sources([write_training(tmp_path / "net")]), runs=(run,))
-        always = {"device": "cpu", "data sha256": "0", "versions": "torch 2", "settings": "a: 1"}
-        assert trace(sources)["Run mine"] == always | shown
+        write_phantoms(1, 3, tmp_path / "data")
+        images, coarse = tmp_path / "data" / "images", tmp_path / "data" / "coarse"
+        refiner = Refiner("lite-medsam", device="cpu")
+        always = {"device", "data sha256", "versions", "settings"}
+        about = {"command": "ultrarefiner refine", "checkpoints": ["one", "two"]}
+        for name, told in (("bare", None), ("told", about)):
+            refine_folder(images, coarse, tmp_path / name, refiner, about=told)
+            found = trace(read_sources([tmp_path / name]))[f"Run {name}"]
+            assert found.keys() == always | (told or {}).keys()
+        assert found["command"] == "ultrarefiner refine"
+        assert found["checkpoints"] == "one, two"
 
     def test_a_training_says_how_it_was_made(self, tmp_path):
         found = trace(read_sources([write_training(tmp_path / "net")]))["Training net"]

@@ -12,7 +12,7 @@ from ultrarefiner.calibration.cross import calibrate_across
 from ultrarefiner.calibration.promise import CHOICES, Promise
 from ultrarefiner.calibration.task import Result, Task
 from ultrarefiner.cli.output import LEAK, counted, fail_if_any, print_problems, progress
-from ultrarefiner.cli.refine import add_flips, chosen_settings
+from ultrarefiner.cli.refiners import add_flips, chosen_settings, refuse_opinion
 from ultrarefiner.data.folds import outer_split
 from ultrarefiner.data.manifest import read_manifest
 from ultrarefiner.errors import ConfigError
@@ -111,6 +111,8 @@ def run(args: Namespace) -> int:
     """Calibrate, and say what is guaranteed."""
     if args.cross:
         _refuse_with_cross(args)
+    if args.coarse is not None:
+        refuse_opinion(args.refiner)
     records = read_manifest(args.manifest)
     if args.fold is not None:
         _, records = outer_split(records, args.fold)

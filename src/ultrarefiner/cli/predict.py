@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from ultrarefiner.cli.output import counted, fail_if_any, print_problems, progress
-from ultrarefiner.cli.refine import (
+from ultrarefiner.cli.refiners import (
     DEFAULT_CHECKPOINT,
     add_refiner_arguments,
     calibrated_beside,
@@ -84,7 +84,8 @@ def run(args: Namespace) -> int:
     )
     print("research software, not a medical device: do not use it for diagnosis", file=sys.stderr)
     doubts = _doubtful_opinion(refiner, checkpoints[0])
-    print_problems("note", [*doubts, *seen_before(records, checkpoints), *result.notes])
+    seen = seen_before(records, [(known.origin, known.card) for known in checkpoints])
+    print_problems("note", [*doubts, *seen, *result.notes])
     return fail_if_any(result.failures)
 
 
@@ -125,9 +126,11 @@ def _doubtful_opinion(
     refiner: Refiner, checkpoint: CoarseCheckpoint | RefinerCheckpoint
 ) -> list[tuple[str, str]]:
     """Remark on the second opinion of a foundation model that never learned to give one."""
-    recipe = checkpoint.card["recipe"] if isinstance(checkpoint, RefinerCheckpoint) else {}
-    learned = any(recipe.get(phase, {}).get("unasked_share") for phase in ("phase2", "phase3"))
-    if learned or not refiner.config.second_opinion:
+    if not refiner.config.second_opinion:
+        return []
+    recipe, last = checkpoint.card.get("recipe") or {}, checkpoint.card.get("phase", 1)
+    phases = [recipe.get(f"phase{number}", {}) for number in range(2, last + 1)]
+    if any(phase.get("unasked_share") for phase in phases):
         return []
     remark = "the foundation model was not trained without a prompt (unasked_share 0): doubt it"
     return [("refiner second_opinion", remark)]

@@ -107,6 +107,14 @@ class RefinerCheckpoint:
             free[item.name] = given
         return replace(self.config, **free)
 
+    def allows(self, asked: RefinerConfig) -> bool:
+        """Return whether :meth:`settings` takes what a user asks for."""
+        try:
+            self.settings(asked)
+        except ConfigError:
+            return False
+        return True
+
     def _is_free(self, name: str, asked: RefinerConfig) -> bool:
         """Return whether a setting may be another than that of the training."""
         if name == "gate":

@@ -62,7 +62,10 @@ def refine_folder(
     pairing = pair_by_stem(images, coarse)
     refuse_overwriting(out, (images, coarse), RESULT_FOLDERS)
     job = FolderJob(out, refiner, source=source, options=options or FolderOptions())
-    given = {"images": str(images), "coarse": str(coarse), "label": label}
+    notes = [*(about or {}).get("notes", ())]
+    if refiner.config.second_opinion:
+        notes.append(("refiner second_opinion", "not used, since masks are given"))
+    given = {"images": str(images), "coarse": str(coarse), "label": label, "notes": notes}
     about = {**(about or {}), **given}
     return job.run(pairing.pairs, unusable=_unpaired(pairing), about=about, track=track)
 

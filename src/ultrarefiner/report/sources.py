@@ -17,7 +17,7 @@ from ultrarefiner.report.learning import LOG, PHASES, Training, read_training
 
 Content = dict[str, Any]
 
-_RUN_KEYS = ("command", "device", "config", "data_sha256", "versions", "cases", "notes")
+_RUN_KEYS = ("device", "config", "data_sha256", "versions", "cases", "notes")
 _EVALUATION_TYPES: dict[str, type | tuple[type, ...]] = {
     "summary": dict,
     "baseline": (dict, type(None)),
