@@ -290,7 +290,8 @@ def test_the_student_knows_whom_the_teacher_knew(
         assert card["num_train"] + card["num_val"] == len(inside) - NUM_BARE
     options = replace(options, resume=True)
     split = split_with(bare, recipe, read_pseudo_labels(copied))
-    material = gather_material(recipe, split, folder, options, embeddings=tmp_path / "cache")
+    kept = tmp_path / "out" / "embeddings"
+    material = gather_material(recipe, split, folder, options, embeddings=kept)
     assert set(material.out_of_fold.places) == {record.image for record in inside}
     for inner in material.out_of_fold.cards.values():  # they have seen no drawn mask
         bare_digests = {file_sha256(record.image)[:16] for record in split.pseudo}

@@ -204,7 +204,7 @@ def test_a_refiner_says_what_it_changes_and_what_it_measured(
         "| revision | `0123abcd` |",
         "| computed in | float32 |",
         NOTICES["phantom"].limits,
-        "behind another one it may do harm",
+        "of another convention, it may do harm",
         "2 images of 2 patients that it has not seen",
         f"manifest `{file_sha256(phantoms)[:12]}`",
         "| | coarse | refined | difference |",

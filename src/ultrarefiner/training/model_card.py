@@ -55,8 +55,9 @@ def model_card(name: str, path: Path, loaded: Loaded, figures: Figures | None) -
     limits = [f"{notice.limits}." for notice in notices.values()]
     if isinstance(loaded, RefinerCheckpoint):
         limits.append(
-            "The refiner has learned from the mistakes of its own coarse network: behind another "
-            "one it may do harm."
+            "The refiner has learned from the mistakes of its own coarse network, from corrupted "
+            "masks, and where its annotators draw an outline: given masks of other mistakes, or of "
+            "another convention, it may do harm."
         )
     sections = [
         f"# {name}",
