@@ -357,7 +357,10 @@ def test_a_coarse_network_alone_gets_the_untrained_refiner(
     """Behind given masks the coarse network takes no part: whom it knows does not matter."""
     out, coarse = tmp_path / "own.safetensors", tmp_path / "coarse.safetensors"
     trained = load_refiner("busbra-lite")
-    coarse.write_bytes(encode_checkpoint(trained.network, trained.card))
+    records = read_manifest(phantoms / "manifest.csv")
+    own = {key: value for key, value in trained.card.items() if key != "phase"}
+    card = own | {"image_digests": card_digests(records)["image_digests"]}
+    coarse.write_bytes(encode_checkpoint(trained.network, card))
     given = ("--coarse", phantoms / "coarse", "--refiner.prompts.jitter", "0", "--fold", "1")
     outcome = command(
         *calibrate(coarse, phantoms, *EXPECTED, *given, "--alpha", "0.5", "--out", out),
@@ -368,3 +371,12 @@ def test_a_coarse_network_alone_gets_the_untrained_refiner(
     assert checkpoint.rule is not None
     assert checkpoint.config.prompts.jitter == 0
     assert checkpoint.card["held_out_fold"] == "3"
+    name = next(record.image.name for record in records if record.fold == "1")
+    for kind in ("images", "coarse"):
+        (tmp_path / kind).mkdir()
+        shutil.copy(phantoms / kind / name, tmp_path / kind)
+    one = ("--images", tmp_path / "images", "--coarse", tmp_path / "coarse")
+    refined = command("refine", "--checkpoint", out, *one, "--out", tmp_path / "out")
+    assert refined.code == 0
+    assert "1 of the 1 images were calibrated on (the image itself: 1)" in refined.err
+    assert "seen in training" not in refined.err

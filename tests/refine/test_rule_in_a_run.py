@@ -154,3 +154,14 @@ def test_tables_of_earlier_versions_are_read(tmp_path: Path) -> None:
     (row,) = read_results(path)
     assert tuple(row) == RESULT_COLUMNS
     assert (row["image"], row["score"]) == ("a", "")
+
+
+def test_given_masks_have_no_second_opinion(tmp_path: Path) -> None:
+    """Where settings ask for one, the run says that it was not used."""
+    data = _phantoms(tmp_path / "data", 1, 3)
+    remark = ("refiner second_opinion", "not used, since masks are given")
+    for share, notes in ((None, ()), (0.5, (remark,))):
+        model, config = LesionFinder(64, 64), replace(_CONFIG, second_opinion=share)
+        refiner = Refiner(model, config, device="cpu", bf16=False)
+        result = refine_folder(data / "images", data / "coarse", tmp_path / "out", refiner)
+        assert tuple(result.notes) == notes
