@@ -315,6 +315,29 @@ def test_a_folder_that_is_none(copied: Path, spoil, message: str) -> None:  # ty
         read_pseudo_labels(copied)
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "error", "message"),
+    [
+        ("busbra-lite", LeakError, r"(?s)unknown who made the masks .* 'ultrarefiner refine'"),
+        ("none", InputError, r"(?s)cannot take masks from .* 'ultrarefiner predict'"),
+    ],
+)
+def test_masks_that_were_given_and_refined_are_none(
+    manifest: Path, checkpoint: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    """``refine`` leaves the same files; who made the masks that it was given, nobody knows."""
+    record = read_manifest(manifest)[0]
+    assert record.mask is not None
+    for name, path in (("images", record.image), ("coarse", record.mask)):
+        (tmp_path / name).mkdir()
+        shutil.copy(path, tmp_path / name / record.image.name)
+    given = ["--images", str(tmp_path / "images"), "--coarse", str(tmp_path / "coarse")]
+    out = tmp_path / "refined"
+    assert main(["refine", *given, "--checkpoint", checkpoint, "--out", str(out)]) == 0
+    with pytest.raises(error, match=message):
+        read_pseudo_labels(out)
+
+
 def test_the_threshold_is_a_share(nano: TrainingRecipe) -> None:
     with pytest.raises(ConfigError, match="min_pseudo_iou"):
         replace(nano, min_pseudo_iou=1.5)

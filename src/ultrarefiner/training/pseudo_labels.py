@@ -86,8 +86,8 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
 
     Raises:
         InputError: it is no such folder, or a mask is gone.
-        LeakError: a checkpoint that drew the masks is not there any more, or another, so that
-            nothing tells whom it knew.
+        LeakError: a checkpoint that drew the masks is not there any more, or another, or it refined
+            masks that were given, so that nothing tells whom they owe something to.
     """
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -103,6 +103,13 @@ def read_pseudo_labels(folder: Path) -> PseudoLabels:
             found=f"{type(cause).__name__}: {cause}",
             fix="Segment the images without a true mask first: ultrarefiner predict --out FOLDER.",
         ) from cause
+    if "coarse" in run:
+        raise LeakError(
+            f"it is unknown who made the masks that were refined in {folder}",
+            expected="a folder that 'ultrarefiner predict' wrote: its network is known",
+            found=f"one of 'ultrarefiner refine', of the masks of {run['coarse']}",
+            fix="Segment the images without a true mask: ultrarefiner predict --out FOLDER.",
+        )
     masks = {image: folder / "masks" / f"{stem}.png" for image, stem in stems.items()}
     gone = [path for path in masks.values() if not path.is_file()]
     if gone:
